@@ -1,1 +1,9 @@
 #![doc = include_str!("../README.md")]
+#![no_std]
+
+extern crate alloc;
+
+pub mod cbor;
+pub mod dataset;
+pub mod digest;
+pub mod octets;
