@@ -3,7 +3,9 @@
 
 extern crate alloc;
 
+pub mod carrier;
 pub mod cbor;
 pub mod dataset;
 pub mod digest;
 pub mod octets;
+pub mod privacy;
