@@ -1,0 +1,211 @@
+//! Dense kernels on row-major f32 slices.
+//!
+//! No fused multiply-add and no order of summation that depends on the machine: a sum of
+//! products is kept in eight lanes, which are added in one fixed tree. The compiler may use wider
+//! registers, which changes no bit, as Rust never contracts or reassociates floating point.
+
+const LANES: usize = 8;
+
+/// Adds the lanes in a fixed tree.
+fn total(lanes: [f32; LANES]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (b + f)) + ((c + g) + (d + h))
+}
+
+/// `x · w` for four rows `w` at once.
+fn dot4(x: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
+    let (head, tail) = x.as_chunks::<LANES>();
+    let [(a, at), (b, bt), (c, ct), (d, dt)] = rows.map(|row| row.as_chunks::<LANES>());
+    let mut sums = [[0.0_f32; LANES]; 4];
+    for ((((x, a), b), c), d) in head.iter().zip(a).zip(b).zip(c).zip(d) {
+        for (sum, row) in sums.iter_mut().zip([a, b, c, d]) {
+            for ((sum, x), w) in sum.iter_mut().zip(x).zip(row) {
+                *sum += x * w;
+            }
+        }
+    }
+    for (sum, row) in sums.iter_mut().zip([at, bt, ct, dt]) {
+        for ((sum, x), w) in sum.iter_mut().zip(tail).zip(row) {
+            *sum += x * w;
+        }
+    }
+    sums.map(total)
+}
+
+/// `x · w`.
+pub(super) fn dot(x: &[f32], w: &[f32]) -> f32 {
+    let mut sum = [0.0_f32; LANES];
+    for (x, w) in x.chunks(LANES).zip(w.chunks(LANES)) {
+        for ((sum, x), w) in sum.iter_mut().zip(x).zip(w) {
+            *sum += x * w;
+        }
+    }
+    total(sum)
+}
+
+/// `out += factor * row`.
+pub(super) fn axpy(out: &mut [f32], factor: f32, row: &[f32]) {
+    for (out, value) in out.iter_mut().zip(row) {
+        *out += factor * value;
+    }
+}
+
+/// `out += sum of factor * row` over four rows.
+fn axpy4(out: &mut [f32], factors: [f32; 4], rows: [&[f32]; 4]) {
+    let [fa, fb, fc, fd] = factors;
+    let [a, b, c, d] = rows;
+    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *out += (fa * a + fb * b) + (fc * c + fd * d);
+    }
+}
+
+/// Four rows of a matrix, where there are four more.
+fn quads(matrix: &[f32], width: usize) -> (impl Iterator<Item = [&[f32]; 4]>, &[f32]) {
+    let whole = matrix.chunks_exact(4 * width);
+    let rest = whole.remainder();
+    let rows = whole.map(move |quad| {
+        [0, 1, 2, 3].map(|at| quad.get(at * width..(at + 1) * width).unwrap_or_default())
+    });
+    (rows, rest)
+}
+
+/// `y += alpha * x wᵀ`: x is `(rows, inputs)`, w `(outputs, inputs)`, y `(rows, outputs)`.
+pub(super) fn multiply_transposed(y: &mut [f32], alpha: f32, x: &[f32], w: &[f32], inputs: usize) {
+    let outputs = w.len() / inputs;
+    let (fours, rest) = quads(w, inputs);
+    let mut column = 0;
+    for rows in fours {
+        for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
+            let sums = dot4(x, rows);
+            for (y, sum) in y.iter_mut().skip(column).zip(sums) {
+                *y += alpha * sum;
+            }
+        }
+        column += 4;
+    }
+    for row in rest.chunks_exact(inputs) {
+        for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
+            if let Some(y) = y.get_mut(column) {
+                *y += alpha * dot(x, row);
+            }
+        }
+        column += 1;
+    }
+}
+
+/// `dx += alpha * dy w`: dy is `(rows, outputs)`, w `(outputs, inputs)`, dx `(rows, inputs)`.
+pub(super) fn multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs: usize) {
+    let outputs = w.len() / inputs;
+    for (dx, dy) in dx.chunks_exact_mut(inputs).zip(dy.chunks_exact(outputs)) {
+        let (fours, rest) = quads(w, inputs);
+        let (heads, tail) = dy.as_chunks::<4>();
+        for (factors, rows) in heads.iter().zip(fours) {
+            axpy4(dx, factors.map(|factor| alpha * factor), rows);
+        }
+        for (factor, row) in tail.iter().zip(rest.chunks_exact(inputs)) {
+            axpy(dx, alpha * factor, row);
+        }
+    }
+}
+
+/// `g += alpha * leftᵀ right`: left is `(rows, outer)`, right `(rows, inner)`, g `(outer, inner)`.
+pub(super) fn outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inner: usize) {
+    let outer = g.len() / inner;
+    let (fours, rest) = quads(right, inner);
+    let lefts = left.chunks_exact(4 * outer);
+    for (row, left) in rest.chunks_exact(inner).zip(lefts.remainder().chunks_exact(outer)) {
+        for (g, factor) in g.chunks_exact_mut(inner).zip(left) {
+            axpy(g, alpha * factor, row);
+        }
+    }
+    for (rows, left) in fours.zip(lefts) {
+        let factor = |row: usize, column: usize| {
+            left.get(row * outer + column).map_or(0.0, |factor| alpha * factor)
+        };
+        for (column, g) in g.chunks_exact_mut(inner).enumerate() {
+            axpy4(g, [0, 1, 2, 3].map(|row| factor(row, column)), rows);
+        }
+    }
+}
+
+/// The exponential, to about one unit in the last place; 0 below -87.
+///
+/// `2^n p(r)` with `x = n ln 2 + r`, `|r| <= ln 2 / 2` and Cephes' polynomial, written so that
+/// it vectorises and is the same on every machine.
+pub(super) fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    let clamped = x.clamp(-87.0, 88.0);
+    let shifted = clamped * core::f32::consts::LOG2_E + MAGIC;
+    let n = shifted - MAGIC;
+    let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let p = 1.987_569_1e-4_f32;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5.000_000_1e-1;
+    let p = p * r * r + r + 1.0;
+    // The low bits of `shifted` are n in two's complement; shifting moves n into the exponent.
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    if x < -87.0 { 0.0 } else { p * power + (x - x) } // x - x is NaN for NaN and infinity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::noise;
+
+    fn naive(x: &[f32], w: &[f32], rows: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+        let cell = |t: usize, n: usize| -> f32 {
+            (0..inputs)
+                .map(|k| f64::from(x[t * inputs + k]) * f64::from(w[n * inputs + k]))
+                .sum::<f64>() as f32
+        };
+        (0..rows).flat_map(|t| (0..outputs).map(move |n| (t, n))).map(|(t, n)| cell(t, n)).collect()
+    }
+
+    fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        (0..columns)
+            .flat_map(|c| (0..rows).map(move |r| (r, c)))
+            .map(|(r, c)| x[r * columns + c])
+            .collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn products_agree_with_the_definition_for_odd_shapes() {
+        for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 3), (4, 8, 4), (9, 19, 13)] {
+            let (x, w) = (noise(1, rows * inputs, 1.0), noise(2, outputs * inputs, 1.0));
+            let mut y = vec![0.0; rows * outputs];
+            multiply_transposed(&mut y, 1.0, &x, &w, inputs);
+            close(&y, &naive(&x, &w, rows, inputs, outputs));
+
+            let mut dx = vec![0.0; rows * inputs];
+            multiply(&mut dx, 1.0, &y, &w, inputs);
+            close(&dx, &naive(&y, &transpose(&w, outputs, inputs), rows, outputs, inputs));
+
+            let mut g = vec![0.0; outputs * inputs];
+            outer(&mut g, 1.0, &y, &x, inputs);
+            let (yt, xt) = (transpose(&y, rows, outputs), transpose(&x, rows, inputs));
+            close(&g, &naive(&yt, &xt, outputs, rows, inputs));
+        }
+    }
+
+    #[test]
+    fn exponential_is_accurate() {
+        for i in -8_600..8_700_i16 {
+            let x = f32::from(i) / 100.0;
+            let exact = f64::from(x).exp();
+            assert!((f64::from(exp(x)) - exact).abs() <= 3e-7 * exact, "{x}");
+        }
+        assert_eq!(exp(-100.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
+}

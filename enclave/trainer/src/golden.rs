@@ -1,0 +1,83 @@
+//! A tiny good model for tests, and the way to the shared reference vectors.
+
+use crate::lora::write_tensors;
+use crate::model::Config;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub(crate) const VOCAB: usize = 24;
+pub(crate) const HIDDEN: usize = 8;
+
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+pub(crate) fn config() -> Vec<u8> {
+    serde_json::to_vec(&serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": HIDDEN, "intermediate_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": VOCAB,
+        "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": false,
+        "bos_token_id": 1, "eos_token_id": 2,
+    }))
+    .unwrap()
+}
+
+/// Numbers in `±half`, the same on every run.
+pub(crate) fn noise(seed: u8, count: usize, half: f32) -> Vec<f32> {
+    let mut stream = ChaCha20Rng::from_seed([seed; 32]);
+    let mut next = || f32::from(u16::try_from(stream.next_u32() >> 16).unwrap()) / 65536.0;
+    (0..count).map(|_| (2.0 * next() - 1.0) * half).collect()
+}
+
+pub(crate) fn tensors() -> Tensors {
+    let all = Config::parse(&config()).unwrap().tensors();
+    let tensor = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
+        let seed = u8::try_from(i).unwrap();
+        let mut values = noise(seed, shape.iter().product(), 0.6);
+        if name.contains("norm") {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
+        (name, (shape, values))
+    };
+    all.into_iter().enumerate().map(tensor).collect()
+}
+
+pub(crate) fn safetensors(tensors: &Tensors) -> Vec<u8> {
+    let lent = tensors.iter().map(|(n, (s, v))| (n.clone(), (s.clone(), &v[..]))).collect();
+    write_tensors(&lent, &BTreeMap::new())
+}
+
+pub(crate) fn weights() -> Vec<u8> {
+    safetensors(&tensors())
+}
+
+/// A folder of reference vectors.
+pub(crate) struct Folder(PathBuf);
+
+/// The reference vectors of a model, or `None` where they are not at hand and this is not the CI.
+pub(crate) fn folder(model: &str) -> Option<Folder> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors/dp");
+    let folder = PathBuf::from(root).join(if model == "chat" {
+        "chat".into()
+    } else {
+        format!("models/{model}")
+    });
+    if folder.is_dir() {
+        return Some(Folder(folder));
+    }
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "the reference vectors are absent");
+    println!("skipped: the reference vectors are absent");
+    None
+}
+
+impl Folder {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.join(name)).unwrap()
+    }
+
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
+        serde_json::from_slice(&self.read(name)).unwrap()
+    }
+}

@@ -1,0 +1,287 @@
+//! Low-rank adapters (LoRA) over the linear layers of the blocks, with PEFT's meaning:
+//! `y = W x + (alpha / rank) B A x`.
+//!
+//! All parameters lie in one flat vector, so that clipping, noise and the optimiser see one
+//! vector and no tensor can be forgotten.
+
+mod peft;
+
+#[cfg(test)]
+pub(crate) use peft::write_tensors;
+
+pub use peft::{Files, Finding, Unusable};
+
+use crate::model::{Config, Lent, Projection};
+use candle_core::Tensor;
+use core::ops::Range;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// Rank, scale and targets of an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    rank: usize,
+    alpha: f64,
+    targets: Vec<Projection>,
+}
+
+/// Why a [`LoraConfig`] cannot be made.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum LoraConfigError {
+    /// The scale's numerator is not a positive number.
+    #[error("lora alpha is {observed}, required is a positive number")]
+    Alpha {
+        /// The value given.
+        observed: f64,
+    },
+    /// No layer would be adapted.
+    #[error("lora targets no layer")]
+    NoTarget,
+    /// The rank is zero or larger than any layer is wide.
+    #[error("lora rank is {observed}, required is 1 to {required}")]
+    Rank {
+        /// The value given.
+        observed: usize,
+        /// The largest allowed.
+        required: usize,
+    },
+    /// A target is not a linear layer of a block.
+    #[error("lora target {observed} is not a linear layer of a block")]
+    UnknownTarget {
+        /// The name given.
+        observed: String,
+    },
+}
+
+const MAX_RANK: usize = 1024;
+
+impl LoraConfig {
+    /// Rank `1..=1024`, a positive alpha, and names of projections in any order.
+    ///
+    /// # Errors
+    /// The first of the three that does not hold.
+    pub fn new<'a>(
+        rank: usize,
+        alpha: f64,
+        targets: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, LoraConfigError> {
+        if !(1..=MAX_RANK).contains(&rank) {
+            return Err(LoraConfigError::Rank { observed: rank, required: MAX_RANK });
+        }
+        if !(alpha > 0.0 && alpha.is_finite()) {
+            return Err(LoraConfigError::Alpha { observed: alpha });
+        }
+        let find = |name: &str| {
+            Projection::from_name(name)
+                .ok_or_else(|| LoraConfigError::UnknownTarget { observed: name.to_owned() })
+        };
+        let mut targets = targets.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        targets.sort_unstable();
+        targets.dedup();
+        if targets.is_empty() {
+            return Err(LoraConfigError::NoTarget);
+        }
+        Ok(Self { rank, alpha, targets })
+    }
+
+    /// All linear layers of the blocks.
+    ///
+    /// # Errors
+    /// As [`LoraConfig::new`].
+    pub fn everywhere(rank: usize, alpha: f64) -> Result<Self, LoraConfigError> {
+        Self::new(rank, alpha, Projection::ALL.map(Projection::name))
+    }
+
+    /// Width of the bottleneck.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Numerator of the scale.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    /// What the branch is multiplied with: alpha over rank.
+    pub fn scale(&self) -> f64 {
+        self.alpha / crate::real::real(self.rank)
+    }
+
+    /// The adapted layers, in the order of the forward pass.
+    pub fn targets(&self) -> &[Projection] {
+        &self.targets
+    }
+}
+
+/// Where one layer's pair of factors lies in the flat vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// The block.
+    pub layer: usize,
+    /// The linear layer within it.
+    pub projection: Projection,
+    /// Inputs of the linear layer: A is `(rank, inputs)`.
+    pub inputs: usize,
+    /// Outputs of the linear layer: B is `(outputs, rank)`.
+    pub outputs: usize,
+    /// A, row by row.
+    pub a: Range<usize>,
+    /// B, row by row.
+    pub b: Range<usize>,
+}
+
+impl Slot {
+    /// PEFT's names of A and B with their shapes and places.
+    pub fn tensors(&self, rank: usize) -> [(String, [usize; 2], Range<usize>); 2] {
+        let name = |factor| {
+            let path = self.projection.path(self.layer);
+            format!("base_model.model.{path}.lora_{factor}.weight")
+        };
+        [
+            (name('A'), [rank, self.inputs], self.a.clone()),
+            (name('B'), [self.outputs, rank], self.b.clone()),
+        ]
+    }
+}
+
+/// An adapter's parameters and where each lies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    config: LoraConfig,
+    slots: Vec<Slot>,
+    values: Vec<f32>,
+}
+
+impl Adapter {
+    /// An untrained adapter: A uniform in `±1/sqrt(inputs)` as PEFT's Kaiming initialisation,
+    /// drawn from a ChaCha20 stream; B zero, so that it changes nothing yet.
+    ///
+    /// The seed is public: it holds no secret and protects none.
+    pub fn fresh(model: &Config, config: LoraConfig, seed: [u8; 32]) -> Self {
+        let mut adapter = Self::zeros(model, config);
+        let mut stream = ChaCha20Rng::from_seed(seed);
+        for slot in &adapter.slots {
+            let bound = 1.0 / crate::real::real(slot.inputs).sqrt();
+            for value in adapter.values.get_mut(slot.a.clone()).unwrap_or_default() {
+                let unit = f64::from(stream.next_u32()) / f64::from(u32::MAX); // 0 to 1
+                *value = crate::real::narrow((2.0 * unit - 1.0) * bound);
+            }
+        }
+        adapter
+    }
+
+    pub(crate) fn zeros(model: &Config, config: LoraConfig) -> Self {
+        let mut slots = Vec::new();
+        let mut end = 0;
+        let mut place = |length: usize| {
+            let start = end;
+            end += length;
+            start..end
+        };
+        for layer in 0..model.layers {
+            for &projection in &config.targets {
+                let (inputs, outputs) = model.widths(projection);
+                let a = place(config.rank * inputs);
+                let b = place(outputs * config.rank);
+                slots.push(Slot { layer, projection, inputs, outputs, a, b });
+            }
+        }
+        Self { config, slots, values: vec![0.0; end] }
+    }
+
+    /// Rank, scale and targets.
+    pub fn config(&self) -> &LoraConfig {
+        &self.config
+    }
+
+    /// The places of all factors, in order.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// All parameters.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All parameters, to be changed in place.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// PEFT's names with shapes and places, in the order of the flat vector.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, [usize; 2], Range<usize>)> {
+        self.slots.iter().flat_map(|slot| slot.tensors(self.config.rank))
+    }
+
+    /// The values of one tensor.
+    pub fn tensor(&self, place: &Range<usize>) -> &[f32] {
+        self.values.get(place.clone()).unwrap_or_default()
+    }
+
+    fn fill(&mut self, tensors: &BTreeMap<String, Tensor>) {
+        let places: Vec<_> = self.tensors().collect();
+        for (name, _, place) in places {
+            let lent = tensors.get(&name).and_then(Lent::new);
+            if let (Some(lent), Some(values)) = (lent, self.values.get_mut(place)) {
+                values.copy_from_slice(lent.values());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+
+    #[test]
+    fn draws_the_same_adapter_from_the_same_seed() {
+        let model = Config::parse(&golden::config()).unwrap();
+        let fresh =
+            |seed| Adapter::fresh(&model, LoraConfig::everywhere(4, 8.0).unwrap(), [seed; 32]);
+        assert_eq!(fresh(1), fresh(1));
+        assert_ne!(fresh(1), fresh(2));
+    }
+
+    #[test]
+    fn starts_with_a_bounded_a_and_a_zero_b() {
+        let model = Config::parse(&golden::config()).unwrap();
+        let adapter = Adapter::fresh(&model, LoraConfig::everywhere(4, 8.0).unwrap(), [7; 32]);
+        for slot in adapter.slots() {
+            let bound = 1.0 / (slot.inputs as f32).sqrt();
+            let a = adapter.tensor(&slot.a);
+            assert!(a.iter().all(|v| v.abs() <= bound) && a.iter().any(|v| v.abs() > bound / 2.0));
+            assert!(adapter.tensor(&slot.b).iter().all(|v| *v == 0.0));
+        }
+    }
+
+    #[test]
+    fn covers_the_vector_without_gap_or_overlap() {
+        let model = Config::parse(&golden::config()).unwrap();
+        let adapter = Adapter::zeros(&model, LoraConfig::everywhere(4, 8.0).unwrap());
+        let mut end = 0;
+        for (_, [rows, columns], place) in adapter.tensors() {
+            assert_eq!(place.start, end);
+            assert_eq!(place.len(), rows * columns);
+            end = place.end;
+        }
+        assert_eq!(end, adapter.values().len());
+    }
+
+    #[test]
+    fn rejects_bad_configurations() {
+        use LoraConfigError::*;
+        let new = |rank, alpha, targets: &[&str]| {
+            LoraConfig::new(rank, alpha, targets.iter().copied()).unwrap_err()
+        };
+        assert_eq!(new(0, 8.0, &["q_proj"]), Rank { observed: 0, required: 1024 });
+        assert_eq!(new(4, -1.0, &["q_proj"]), Alpha { observed: -1.0 });
+        assert_eq!(new(4, 8.0, &[]), NoTarget);
+        assert_eq!(new(4, 8.0, &["lm_head"]), UnknownTarget { observed: "lm_head".into() });
+        assert!(matches!(new(4, f64::NAN, &["q_proj"]), Alpha { .. }));
+    }
+}

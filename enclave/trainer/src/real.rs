@@ -1,0 +1,33 @@
+//! Conversions between counts and reals, each exact or rounded by the rule its name states.
+
+#![expect(clippy::as_conversions, reason = "the one place where numbers change their kind")]
+
+/// A count as a real. Exact below 2^53, which no count here reaches.
+pub(crate) fn real(count: usize) -> f64 {
+    count as f64
+}
+
+/// A count as a single-precision real, to nearest.
+pub(crate) fn single(count: usize) -> f32 {
+    count as f32
+}
+
+/// To the nearest single-precision real.
+pub(crate) fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
+/// To the nearest integer, ties away from zero; saturates, and NaN is 0.
+pub(crate) fn nearest(value: f64) -> i64 {
+    libm::round(value) as i64
+}
+
+/// An integer as a real, to nearest.
+pub(crate) fn widen(value: i64) -> f64 {
+    value as f64
+}
+
+/// A token id as an index. Exact on every platform this crate is built for.
+pub(crate) fn index(id: u32) -> usize {
+    id as usize
+}
