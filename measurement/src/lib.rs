@@ -3,9 +3,13 @@
 
 extern crate alloc;
 
+pub mod binding;
 pub mod carrier;
 pub mod cbor;
 pub mod dataset;
 pub mod digest;
+pub mod launch;
+pub mod log;
+pub mod manifest;
 pub mod octets;
 pub mod privacy;
