@@ -3,6 +3,8 @@
 //! One value describes the mechanism: [`Mechanism`]. The trainer runs it, the ledger stores it (never
 //! a scalar ε), the accountant composes it, and the auditor recomputes it to the same bit.
 
+pub mod accountant;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Deref;
