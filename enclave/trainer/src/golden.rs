@@ -2,6 +2,8 @@
 
 use crate::lora::write_tensors;
 use crate::model::Config;
+use measurement::cbor::Real;
+use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -80,4 +82,24 @@ impl Folder {
     pub(crate) fn json(&self, name: &str) -> serde_json::Value {
         serde_json::from_slice(&self.read(name)).unwrap()
     }
+}
+
+/// A mechanism that can be, with one change.
+pub(crate) fn mechanism(change: impl FnOnce(&mut Terms)) -> Mechanism {
+    let mut terms = Terms {
+        adjacency: Adjacency::AddOrRemoveOne,
+        delta: Real(1e-7),
+        expected_batch: 4,
+        max_grad_norm: Real(1.0),
+        max_units: 100_000,
+        noise_multiplier: Real(1.1),
+        physical_batch: 6,
+        records_per_unit: 1,
+        sample_rate: Real(0.5),
+        sampler: Sampler::TruncatedPoisson,
+        steps: 3,
+        unit: Unit::Record,
+    };
+    change(&mut terms);
+    Mechanism::new(terms).unwrap()
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod dp;
 pub mod engine;
 #[cfg(test)]
 mod golden;

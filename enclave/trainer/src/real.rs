@@ -31,3 +31,16 @@ pub(crate) fn widen(value: i64) -> f64 {
 pub(crate) fn index(id: u32) -> usize {
     id as usize
 }
+
+/// A 32-bit count as an index.
+pub(crate) fn index_of(count: u32) -> usize {
+    count as usize
+}
+
+/// A positive finite normal number as `mantissa * 2^exponent`, exactly, with 2^52 <= mantissa.
+pub(crate) fn parts(value: f64) -> Option<(u64, i32)> {
+    let bits = value.to_bits();
+    let exponent = (bits >> 52) as i32; // the sign bit would make it 2048 or more
+    let normal = (1..2047).contains(&exponent);
+    normal.then(|| (bits & ((1 << 52) - 1) | (1 << 52), exponent - 1075))
+}
