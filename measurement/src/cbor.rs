@@ -12,9 +12,11 @@
 //! 3. The typed decode, without packed structs.
 //! 4. Encode again and compare: what was accepted is what would be written.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use base64ct::{Base64, Encoding};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -311,8 +313,9 @@ fn sort(bytes: &[u8], at: usize, out: &mut Vec<u8>, depth: u8) -> Result<usize, 
     }
 }
 
-/// A CBOR byte string of any length (base64 is for JSON; this type travels in CBOR only).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Bytes of any length: a byte string in CBOR; in JSON standard base64 with padding, the only
+/// accepted spelling.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Blob(pub Vec<u8>);
 
 impl From<&[u8]> for Blob {
@@ -323,13 +326,22 @@ impl From<&[u8]> for Blob {
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&Base64::encode_string(&self.0))
+        } else {
+            serializer.serialize_bytes(&self.0)
+        }
     }
 }
 
 impl<'de> serde::Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(BlobVisitor)
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            Base64::decode_vec(&text).map(Self).map_err(|_| D::Error::custom("expected base64"))
+        } else {
+            deserializer.deserialize_bytes(BlobVisitor)
+        }
     }
 }
 
@@ -393,7 +405,6 @@ impl<'de> serde::Deserialize<'de> for Real {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::String;
     use alloc::vec;
 
     use proptest::prelude::*;

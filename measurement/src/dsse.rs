@@ -3,39 +3,21 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use base64ct::{Base64, Encoding};
-use serde::de::{Deserialize, Deserializer, Error};
-use serde::ser::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::binding::pre_authentication_encoding;
+use crate::cbor::Blob;
 use crate::octets::Octets;
 
 /// The most bytes an envelope has.
 pub const MAX_BYTES: usize = 1 << 20;
-
-/// Bytes that travel in JSON as standard base64 with padding, the only accepted spelling.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Base64Bytes(pub Vec<u8>);
-
-impl Serialize for Base64Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&Base64::encode_string(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Base64Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Base64::decode_vec(&text).map(Self).map_err(|_| D::Error::custom("expected base64"))
-    }
-}
 
 /// A signed payload.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Envelope {
     /// What is signed.
-    pub payload: Base64Bytes,
+    pub payload: Blob,
     /// What the payload is.
     pub payload_type: String,
     /// Who signed.
@@ -49,14 +31,14 @@ pub struct Signature {
     /// The Ed25519 public key in hex. A hint: who may sign is decided elsewhere.
     pub keyid: String,
     /// 64 bytes.
-    pub sig: Base64Bytes,
+    pub sig: Blob,
 }
 
 impl Signature {
     /// A signature by `key`.
     #[must_use]
     pub fn new(key: &Octets<32>, signature: &[u8]) -> Self {
-        Self { keyid: key.to_string(), sig: Base64Bytes(signature.to_vec()) }
+        Self { keyid: key.to_string(), sig: Blob(signature.to_vec()) }
     }
 }
 
@@ -88,7 +70,7 @@ impl Envelope {
     #[must_use]
     pub fn new(payload_type: &str, payload: &[u8]) -> Self {
         Self {
-            payload: Base64Bytes(payload.to_vec()),
+            payload: Blob(payload.to_vec()),
             payload_type: payload_type.to_string(),
             signatures: Vec::new(),
         }

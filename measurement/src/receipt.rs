@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cbor::Real;
+use crate::cbor::{Blob, Real};
 use crate::digest::{Digest, Hash32, of};
-use crate::dsse::{Base64Bytes, Envelope, EnvelopeError, parse_printed, print};
+use crate::dsse::{Envelope, EnvelopeError, parse_printed, print};
 use crate::launch::Measured;
 use crate::manifest::{Base, Manifest, Tee};
 use crate::octets::Octets;
@@ -188,8 +188,6 @@ pub struct ReleaseClaim {
     pub id: Octets<16>,
     /// The release's position in the custodian's log.
     pub release_index: u64,
-    /// The size of the tree that both were proved in.
-    pub tree_size: u64,
 }
 
 /// How it ran.
@@ -234,38 +232,39 @@ impl Statement {
     }
 }
 
-/// Evidence with what vouches for its signer.
+/// CPU evidence with what vouches for its signer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClosingEvidence {
+pub struct CpuEvidence {
     /// Certificates, revocation lists or collateral, recognised by content.
-    pub endorsements: Vec<Base64Bytes>,
-    /// The report or quote, over [`crate::binding::closing_report_data`].
-    pub report: Base64Bytes,
+    pub endorsements: Vec<Blob>,
+    /// The report or quote.
+    pub report: Blob,
     /// What kind it is.
     pub tee: Tee,
 }
 
-/// A record of a log, with the proof that it is there.
+/// A record of a log, with the proof that it is there. In an audit's eyes a record without its proof
+/// never happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvenRecord {
+    /// The signed checkpoint (a C2SP note) that the proof leads to.
+    pub checkpoint: String,
     /// The record's position.
     pub index: u64,
     /// The 128 bytes of its leaf.
-    pub leaf: Base64Bytes,
+    pub leaf: Blob,
     /// The inclusion proof's hashes (RFC 6962 §2.1.1).
-    pub path: Vec<Octets<32>>,
+    pub path: Vec<Hash32<of::Node>>,
     /// The record's exact bytes.
-    pub record: Base64Bytes,
+    pub record: Blob,
 }
 
 /// What one custodian logged before it released its share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseProof {
-    /// The signed checkpoint that both proofs lead to.
-    pub checkpoint: String,
     /// The debit in the data set's ledger.
     pub debit: ProvenRecord,
     /// The release.
@@ -278,12 +277,13 @@ pub struct ReleaseProof {
 pub struct Bundle {
     /// The approvals of the manifest.
     pub approvals: Envelope,
-    /// The evidence collected over the finished statement.
-    pub closing: ClosingEvidence,
+    /// The evidence collected over the finished statement, see
+    /// [`crate::binding::closing_report_data`].
+    pub closing: CpuEvidence,
     /// The statement, signed by the enclave and countersigned by the custodians.
     pub envelope: Envelope,
     /// The launch blob, which holds the manifest.
-    pub launch_blob: Base64Bytes,
+    pub launch_blob: Blob,
     /// What the custodians logged before they released.
     pub releases: Vec<ReleaseProof>,
 }
