@@ -2,9 +2,12 @@
 
 pub mod dp;
 pub mod engine;
+pub mod evaluate;
 #[cfg(test)]
 mod golden;
 pub mod lora;
 pub mod model;
+pub mod optimiser;
 mod real;
 pub mod record;
+pub mod train;

@@ -95,6 +95,11 @@ impl LoraConfig {
         Self::new(rank, alpha, Projection::ALL.map(Projection::name))
     }
 
+    /// No layer at all: the base model as it is.
+    pub(crate) fn none() -> Self {
+        Self { rank: 1, alpha: 1.0, targets: Vec::new() }
+    }
+
     /// Width of the bottleneck.
     pub fn rank(&self) -> usize {
         self.rank

@@ -157,6 +157,15 @@ impl Bound {
 }
 
 #[cfg(test)]
+impl GaussianMechanism {
+    /// For comparison with references that add no noise. Exists in tests only.
+    pub(crate) fn without_noise(&self, sum: &ClippedSum) -> Vec<f32> {
+        let unit = sum.bound.norm / (widen(GRID) * self.expected_batch);
+        sum.sum.iter().map(|sum| narrow(widen(*sum) * unit)).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::as_conversions)]
     use super::*;
