@@ -121,6 +121,8 @@ pub struct Release {
     pub release_id: Octets<16>,
     /// REPORT_DATA of the evidence that was appraised.
     pub report_data: Octets<64>,
+    /// The root it was judged under: a vendor, a private root's name, or `SIMULATED`.
+    pub root: String,
     /// Digest of what was sealed to the enclave: `SHA-256(enc || ct)`.
     pub sealed_share: Hash32<of::SealedShare>,
     /// The session's binding (BT).

@@ -1,1 +1,331 @@
+extern crate std;
 
+use std::prelude::v1::*;
+
+use proptest::prelude::*;
+
+use super::truncation::exceeds;
+use super::*;
+use crate::privacy::tests::golden;
+
+/// One row of the reference vectors.
+struct Row {
+    sigma: f64,
+    q: f64,
+    steps: u32,
+    delta: f64,
+    /// The true epsilon, less what the reference's own error may be.
+    least: f64,
+    /// The RDP epsilon of a peer.
+    peer: f64,
+}
+
+impl Row {
+    fn all() -> Vec<Self> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/dp/accounting.json");
+        let Ok(text) = std::fs::read_to_string(path) else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{path} is missing");
+            std::println!("skipped: {path} is missing");
+            return Vec::new();
+        };
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows: Vec<_> = document["rows"].as_array().unwrap().iter().map(Self::read).collect();
+        assert_eq!(rows.len(), 60);
+        rows
+    }
+
+    fn read(row: &serde_json::Value) -> Self {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let least = match row["exact_eps"].as_str() {
+            Some(exact) => exact.parse::<f64>().unwrap() - 1e-9,
+            None => number("ref_eps_extrapolated") * (1.0 - 2e-3) - 1e-6,
+        };
+        Self {
+            sigma: number("sigma"),
+            q: number("q"),
+            steps: u32::try_from(row["steps"].as_u64().unwrap()).unwrap(),
+            delta: number("delta"),
+            least,
+            peer: number("rdp_eps"),
+        }
+    }
+
+    /// The row as terms, where there are terms in range.
+    fn terms(&self, epsilon: f64) -> Option<Terms> {
+        let mut terms = Terms {
+            delta: Real(self.delta),
+            expected_batch: 1,
+            max_units: (1..60).map(|n| 1 << n).find(|n| real(*n) * self.q >= 1.0)?,
+            noise_multiplier: Real(self.sigma),
+            sample_rate: Real(self.q),
+            steps: self.steps,
+            ..golden()
+        };
+        terms.physical_batch = smallest_physical_batch(epsilon, &terms).ok()?;
+        Some(terms)
+    }
+}
+
+#[test]
+fn lies_between_the_truth_and_a_peer_on_all_reference_rows() {
+    let (mut excess, mut slack) = (0.0_f64, f64::INFINITY);
+    for Row { sigma, q, steps, delta, least, peer } in Row::all() {
+        let mut accountant = Accountant::new();
+        accountant.add(q, sigma, steps);
+        let ours = accountant.ideal_epsilon(delta);
+        assert!(ours >= least, "{sigma} {q} {steps} {delta}: {ours} is below {least}");
+        assert!(ours <= 1.01 * peer, "{sigma} {q} {steps} {delta}: {ours} is above {peer}");
+        excess = excess.max(ours / peer);
+        slack = slack.min(ours - least);
+    }
+    std::println!("at most {excess} of the peer's, at least {slack} above the truth");
+}
+
+#[test]
+fn a_physical_batch_of_the_right_size_costs_next_to_nothing() {
+    let mut rows = 0;
+    for row in Row::all() {
+        let Some(terms) = row.terms(row.peer) else { continue };
+        let mechanism = Mechanism::new(terms).unwrap();
+        let mut accountant = Accountant::new();
+        accountant.compose(&mechanism).unwrap();
+        let (ours, ideal) =
+            (accountant.epsilon(row.delta).unwrap(), accountant.ideal_epsilon(row.delta));
+        assert!(ideal <= ours && ours <= ideal * 1.001 + 1e-9, "{ideal} {ours}");
+        assert!(ours >= row.least && ours <= 1.01 * row.peer);
+        rows += 1;
+    }
+    assert!(rows == 0 || rows > 50, "{rows}");
+}
+
+/// The same moment by the trapezoid rule, which converges faster than any power here.
+fn moment_by_quadrature(q: f64, sigma: f64, order: f64) -> f64 {
+    let (from, until) = (-14.0 * sigma, 14.0 * sigma + 2.0 * order);
+    let count = 40_000;
+    let width = (until - from) / f64::from(count);
+    let mut sum = 0.0;
+    for i in 0..=count {
+        let z = from + width * f64::from(i);
+        let density = -z * z / (2.0 * sigma * sigma);
+        let shifted = q.ln() + (2.0 * z - 1.0) / (2.0 * sigma * sigma);
+        let high = shifted.max((-q).ln_1p());
+        let ratio = high + ((shifted - high).exp() + ((-q).ln_1p() - high).exp()).ln();
+        sum += (density + order * ratio).exp();
+    }
+    (sum * width / (sigma * (2.0 * std::f64::consts::PI).sqrt())).ln()
+}
+
+#[test]
+fn equals_the_moments_of_numerical_integration() {
+    for (q, sigma) in [(0.01, 1.0), (0.5, 4.0), (0.5, 0.7), (0.9, 2.0), (0.05, 0.5), (0.001, 0.8)] {
+        for order in orders().filter(|order| order.value() <= 12.0) {
+            let alpha = order.value();
+            let required = moment_by_quadrature(q, sigma, alpha);
+            let observed = order.step(q, sigma) * (alpha - 1.0);
+            let close = (observed - required).abs() <= 1e-5 * required + 1e-12;
+            assert!(close, "{q} {sigma} {alpha}: {observed} {required}");
+            assert!(observed >= required * (1.0 - 1e-9) - 1e-12, "{q} {sigma} {alpha}");
+        }
+    }
+}
+
+#[test]
+fn is_the_gaussian_of_mironov_when_everyone_takes_part() {
+    for order in orders() {
+        let observed = order.step(1.0, 3.0);
+        assert!((observed / (order.value() / 18.0) - 1.0).abs() < 1e-12);
+        let nearly = order.step(1.0 - 1e-12, 3.0);
+        assert!((nearly / observed - 1.0).abs() < 1e-3, "{order:?}: {nearly} {observed}");
+    }
+}
+
+#[test]
+fn bounds_the_binomial_tail_from_above_and_closely() {
+    for (n, q, cap, exact) in [
+        (100, 0.5, 60, 0.017_600_100_108_852_4),
+        (10, 0.1, 9, 1e-10),
+        (20, 0.3, 12, 0.001_278_879_604_220_220_2),
+    ] {
+        let observed = exceeds(n, q, cap);
+        assert!((observed / exact - 1.0).abs() < 1e-8, "{n} {q} {cap}: {observed}");
+    }
+    assert_eq!(exceeds(10, 0.1, 10), 0.0);
+    assert_eq!(exceeds(10, 1.0, 9), 1.0);
+    assert_eq!(exceeds(100, 0.5, 20), 1.0);
+}
+
+#[test]
+fn refuses_a_physical_batch_that_drops_too_often() {
+    let terms = Terms { physical_batch: 40, ..golden() };
+    let mut accountant = Accountant::new();
+    accountant.compose(&Mechanism::new(terms).unwrap()).unwrap();
+    let refusal = accountant.epsilon(1e-4).unwrap_err();
+    assert!(matches!(refusal, AccountantError::Truncation { delta: 1e-4, .. }), "{refusal}");
+}
+
+#[test]
+fn charges_dropped_units_to_delta() {
+    let mut terms = golden();
+    terms.physical_batch = smallest_physical_batch(4.0, &terms).unwrap();
+    let tight = accountant_of(&terms);
+    terms.physical_batch = 512;
+    let open = accountant_of(&terms);
+    assert_eq!(open.epsilon(1e-4), Ok(open.ideal_epsilon(1e-4)));
+    assert!(tight.epsilon(1e-4).unwrap() > open.epsilon(1e-4).unwrap());
+    assert!(tight.epsilon(1e-4).unwrap() < open.epsilon(1e-4).unwrap() * 1.001);
+    assert!(tight.delta(1.0).unwrap() > open.delta(1.0).unwrap());
+}
+
+#[test]
+fn takes_the_smallest_batch_that_fits() {
+    let terms = golden();
+    let cap = smallest_physical_batch(4.0, &terms).unwrap();
+    let charge = |cap: u32| {
+        let chance = exceeds(512, 0.0625, u64::from(cap)) * 20.0;
+        chance * (1.0 + 4.0_f64.exp())
+    };
+    assert!(charge(cap) <= 1e-7 && charge(cap - 1) > 1e-7, "{cap}");
+}
+
+#[test]
+fn refuses_a_delta_that_promises_nothing() {
+    let accountant = accountant_of(&golden());
+    for observed in [0.0, -1.0, 1.0 / 512.0, 1.0, f64::INFINITY] {
+        let refusal = AccountantError::Delta { observed, max_units: 512 };
+        assert_eq!(accountant.epsilon(observed), Err(refusal));
+    }
+    assert!(matches!(accountant.epsilon(f64::NAN), Err(AccountantError::Delta { .. })));
+    assert!(matches!(accountant.delta(f64::NAN), Err(AccountantError::Epsilon { .. })));
+    assert!(matches!(accountant.delta(-0.5), Err(AccountantError::Epsilon { .. })));
+}
+
+#[test]
+fn refuses_to_add_up_different_units() {
+    let mut accountant = accountant_of(&golden());
+    let other = Mechanism::new(Terms { unit: Unit::Record, ..golden() }).unwrap();
+    let before = accountant.clone();
+    assert_eq!(accountant.compose(&other), Err(AccountantError::OtherUnit));
+    assert_eq!(accountant, before);
+}
+
+#[test]
+fn refuses_an_epsilon_that_no_double_can_hold() {
+    let mut terms = golden();
+    terms.noise_multiplier = Real(1e-170);
+    assert_eq!(accountant_of(&terms).epsilon(1e-4), Err(AccountantError::Unbounded));
+}
+
+#[test]
+fn solves_for_noise_from_the_safe_side() {
+    for target in [0.5, 1.0, 3.0, 8.0, 30.0] {
+        let mut terms = golden();
+        terms.physical_batch = smallest_physical_batch(target, &terms).unwrap();
+        let sigma = solve_noise_multiplier(target, &terms).unwrap();
+        let epsilon = |sigma: f64| {
+            accountant_of(&Terms { noise_multiplier: Real(sigma), ..terms.clone() }).epsilon(1e-4)
+        };
+        assert!(epsilon(sigma).unwrap() <= target, "{target}");
+        assert!(epsilon(sigma * (1.0 - 1e-4)).unwrap() > target, "{target}");
+    }
+}
+
+#[test]
+fn refuses_to_solve_what_has_no_solution() {
+    let mut terms = golden();
+    let refused = |target: f64, terms: &Terms| solve_noise_multiplier(target, terms).unwrap_err();
+    for target in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(matches!(refused(target, &terms), AccountantError::Epsilon { .. }));
+    }
+    terms.physical_batch = 40;
+    assert!(matches!(refused(1.0, &terms), AccountantError::Truncation { .. }));
+    terms.delta = Real(0.01);
+    let delta = OutOfRange::Delta { observed: 0.01, max_units: 512 };
+    assert_eq!(refused(1.0, &terms), AccountantError::Impossible(vec![delta]));
+    terms.sample_rate = Real(0.001);
+    let rare = OutOfRange::TooRare { sample_rate: 0.001, max_units: 512 };
+    assert_eq!(refused(1.0, &terms), AccountantError::Impossible(vec![rare, delta]));
+    assert!(smallest_physical_batch(1.0, &terms).is_err());
+}
+
+#[test]
+fn nothing_spent_costs_nothing() {
+    assert_eq!(Accountant::new().epsilon(1e-9), Ok(0.0));
+    assert_eq!(Accountant::new().delta(0.0), Ok(0.0));
+}
+
+#[test]
+fn gives_the_same_bits_as_when_it_was_written() {
+    let epsilon = accountant_of(&golden()).epsilon(1e-4).unwrap();
+    assert_eq!(epsilon.to_bits(), GOLDEN_EPSILON.to_bits(), "{epsilon:?}");
+}
+
+/// What the golden terms cost, with the physical batch of 64 that they have.
+const GOLDEN_EPSILON: f64 = 1.933_306_244_973_540_3;
+
+fn accountant_of(terms: &Terms) -> Accountant {
+    let mut accountant = Accountant::new();
+    accountant.compose(&Mechanism::new(terms.clone()).unwrap()).unwrap();
+    accountant
+}
+
+fn ideal(q: f64, sigma: f64, steps: u32, delta: f64) -> f64 {
+    let mut accountant = Accountant::new();
+    accountant.add(q, sigma, steps);
+    accountant.ideal_epsilon(delta)
+}
+
+/// Rounding against us is not monotone to the last bit.
+const ROUNDING: f64 = 1.0 + 1e-9;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn more_of_anything_costs_more(
+        ln_q in -9.0_f64..0.0, sigma in 0.3_f64..50.0, steps in 1_u32..100_000,
+        ln_delta in -30.0_f64..-2.0, more in 1.0_f64..2.0,
+    ) {
+        let (q, delta) = (f64::exp(ln_q), f64::exp(ln_delta));
+        let base = ideal(q, sigma, steps, delta);
+        prop_assert!(ideal(q, sigma * more, steps, delta) <= base * ROUNDING);
+        prop_assert!(ideal((q * more).min(1.0), sigma, steps, delta) * ROUNDING >= base);
+        prop_assert!(ideal(q, sigma, steps * 2, delta) >= base);
+        prop_assert!(ideal(q, sigma, steps, (delta * more).min(0.99)) <= base);
+    }
+
+    #[test]
+    fn two_halves_are_the_whole(q in 1e-4..1.0, sigma in 0.3..20.0, steps in 1_u32..10_000) {
+        let (mut whole, mut halves) = (Accountant::new(), Accountant::new());
+        whole.add(q, sigma, 2 * steps);
+        halves.add(q, sigma, steps);
+        halves.add(q, sigma, steps);
+        for (whole, halves) in whole.spent.iter().zip(&halves.spent) {
+            prop_assert!((whole - halves).abs() <= 1e-12 * whole);
+        }
+    }
+
+    #[test]
+    fn delta_of_epsilon_is_within_delta(sigma in 0.5..5.0, ln_delta in -25.0..-6.3) {
+        let delta = f64::exp(ln_delta);
+        let accountant = accountant_of(&Terms {
+            noise_multiplier: Real(sigma), physical_batch: 200, ..golden()
+        });
+        let epsilon = accountant.epsilon(delta).unwrap();
+        prop_assert!(accountant.delta(epsilon).unwrap() <= delta * (1.0 + 1e-6));
+    }
+
+    #[test]
+    fn never_panics_on_any_numbers(sigma: f64, q: f64, steps: u32, delta: f64, cap: u32) {
+        let terms = Terms {
+            noise_multiplier: Real(sigma), sample_rate: Real(q), steps, delta: Real(delta),
+            physical_batch: cap, expected_batch: 1, max_units: u64::MAX, ..golden()
+        };
+        if let Ok(mechanism) = Mechanism::new(terms) {
+            let mut accountant = Accountant::new();
+            accountant.compose(&mechanism).unwrap();
+            if let Ok(epsilon) = accountant.epsilon(delta) {
+                prop_assert!(epsilon >= 0.0);
+            }
+        }
+    }
+}
