@@ -1,1 +1,5 @@
 #![doc = include_str!("../README.md")]
+
+pub mod envelope;
+pub mod owner;
+pub mod random;

@@ -1,0 +1,446 @@
+//! `job.toml`: what the owner asks for, in public numbers.
+//!
+//! Every field is required unless it says otherwise, and an unknown one is refused. Paths are
+//! relative to the file's folder. All findings are reported at once, each under its setting.
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+
+use measurement::cbor::Real;
+use measurement::manifest::{AdamW, AuditPlan, Schedule, Shape};
+use measurement::privacy::{Adjacency, Sampler, Terms, Unit};
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::files::{self, FileError};
+use crate::envelope::Budget;
+
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// The linear layers of a Llama block, in the order of the forward pass.
+pub const LAYERS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// All of `job.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Who approves.
+    pub approval: Approval,
+    /// What is tested before the adapter leaves.
+    pub audit: AuditPlan,
+    /// The base model.
+    pub base: BaseName,
+    /// What all jobs on the data set may cost.
+    pub budget: Cost,
+    /// The data set's public bounds.
+    pub data: Data,
+    /// The job's name and term.
+    pub job: About,
+    /// The data set's ledger.
+    pub ledger: LedgerAt,
+    /// Who receives the adapter.
+    pub output: Output,
+    /// What this job may cost.
+    pub privacy: Privacy,
+    /// The shape of training.
+    pub train: Train,
+    /// The folder that paths are relative to.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// `[job]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// A name for people.
+    pub name: String,
+    /// What the adapter is for.
+    pub purpose: String,
+    /// Rises with every manifest for the data set.
+    pub sequence: u64,
+    /// The threat model's file.
+    pub threat: PathBuf,
+    /// How long the manifest holds, in days.
+    pub valid_days: u32,
+}
+
+/// `[approval]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Public key files of those who may approve.
+    pub approvers: Vec<PathBuf>,
+    /// How many of them must.
+    pub required: u8,
+}
+
+/// `[base]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseName {
+    /// A name for people.
+    pub name: String,
+}
+
+/// `[budget]`
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// δ.
+    pub delta: f64,
+    /// ε.
+    pub epsilon: f64,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The most bytes of records.
+    pub capacity: u64,
+    /// The most records.
+    pub max_records: u64,
+    /// How many of a drawn unit's records one step looks at.
+    pub max_records_per_unit: u32,
+    /// The most privacy units.
+    pub max_units: u64,
+    /// The field that names a record's privacy unit; absent: each record is its own.
+    pub unit: Option<String>,
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerAt {
+    /// The custodian who keeps it; absent: the first.
+    pub custodian: Option<String>,
+}
+
+/// `[output]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Public key files of those who may open the adapter.
+    pub recipients: Vec<PathBuf>,
+}
+
+/// `[privacy]`
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Privacy {
+    /// How ε is computed.
+    pub accountant: AccountantName,
+    /// The norm a unit's gradient is clipped to.
+    pub clip: f64,
+    /// δ.
+    pub delta: f64,
+    /// ε that the noise is solved for.
+    pub epsilon: f64,
+}
+
+/// The accountants there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccountantName {
+    /// Rényi differential privacy.
+    Rdp,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// The adapter's branch is scaled by `alpha / rank`.
+    pub alpha: u32,
+    /// Units expected in a step.
+    pub batch: u32,
+    /// Steps between checkpoints, or 0.
+    pub checkpoint: u32,
+    /// Steps between events.
+    pub heartbeat: u32,
+    /// The linear layers that get a branch.
+    pub layers: Vec<String>,
+    /// AdamW and its schedule.
+    pub optimiser: Optimiser,
+    /// Slots of a step; absent: the fewest that cost almost nothing of δ.
+    pub physical_batch: Option<u32>,
+    /// The adapter's inner dimension.
+    pub rank: u32,
+    /// Tokens of an example.
+    pub sequence: u32,
+    /// Steps.
+    pub steps: u32,
+    /// What is trained.
+    pub target: Target,
+}
+
+/// What can be trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// A low-rank adapter.
+    Lora,
+}
+
+/// `[train.optimiser]`
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimiser {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// The peak learning rate.
+    pub learning_rate: f64,
+    /// The learning rate's shape after warm-up.
+    pub schedule: Shape,
+    /// Steps over which the rate rises.
+    pub warmup: u32,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// A setting and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Section and field.
+    pub setting: &'static str,
+    /// What is wrong.
+    pub problem: &'static str,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.problem)
+    }
+}
+
+/// Why a file is not a job.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Not TOML, or not in the terms of a job.
+    #[error("{}: {problem}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words, with line and column.
+        problem: String,
+    },
+    /// Numbers that cannot be; all of them.
+    #[error("{}: {}", path.display(), list(findings))]
+    Unlawful {
+        /// The file.
+        path: PathBuf,
+        /// All findings.
+        findings: Vec<Finding>,
+    },
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Job {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`JobError`], with every setting that cannot be.
+    pub fn read(path: &Path) -> Result<Self, JobError> {
+        let text = files::read_text(path, MAX_BYTES)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let job = Self::parse(&text, folder).map_err(|problem| JobError::Syntax {
+            path: path.to_owned(),
+            problem: problem.trim_end().to_owned(),
+        })?;
+        let findings = job.findings();
+        if findings.is_empty() {
+            return Ok(job);
+        }
+        Err(JobError::Unlawful { path: path.to_owned(), findings })
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, String> {
+        let job: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        Ok(Self { folder: folder.to_owned(), ..job })
+    }
+
+    /// A path of the file, seen from here.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// Every setting that cannot be. What the manifest checks itself is left to it.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        let Self { budget, data, privacy, train, .. } = self;
+        let positive = |number: f64| number > 0.0 && number.is_finite();
+        let unit = data.unit.as_deref();
+        let taken = ["messages", "prompt", "completion", "text", ""];
+        let known = |layer: &String| LAYERS.contains(&layer.as_str());
+        [
+            ("approval.approvers", !self.approval.approvers.is_empty(), "is empty"),
+            ("budget.delta", positive(budget.delta) && budget.delta < 1.0, "is not in (0, 1)"),
+            ("budget.epsilon", positive(budget.epsilon), "is not above 0 and finite"),
+            ("data.capacity", data.capacity > 0, "is 0"),
+            ("data.max_records", data.max_records > 0, "is 0"),
+            ("data.max_units", data.max_units > 0, "is 0"),
+            (
+                "data.max_units",
+                data.max_units <= data.max_records,
+                "is above data.max_records, and every unit has a record",
+            ),
+            (
+                "data.max_units",
+                unit.is_some() || data.max_units == data.max_records,
+                "is not data.max_records, though each record is its own unit",
+            ),
+            (
+                "data.unit",
+                unit.is_none_or(|name| !taken.contains(&name)),
+                "is blank or names a text of the record",
+            ),
+            ("job.valid_days", (1..=3660).contains(&self.job.valid_days), "is not in 1 to 3660"),
+            ("output.recipients", !self.output.recipients.is_empty(), "is empty"),
+            ("privacy.clip", positive(privacy.clip), "is not above 0 and finite"),
+            ("privacy.delta", positive(privacy.delta) && privacy.delta < 1.0, "is not in (0, 1)"),
+            ("privacy.epsilon", positive(privacy.epsilon), "is not above 0 and finite"),
+            ("train.batch", train.batch > 0, "is 0"),
+            ("train.batch", u64::from(train.batch) <= data.max_units, "is above data.max_units"),
+            ("train.layers", train.layers.iter().all(known), "names a layer that is none"),
+            ("train.steps", train.steps > 0, "is 0"),
+        ]
+        .into_iter()
+        .filter(|(_, fine, _)| !fine)
+        .map(|(setting, _, problem)| Finding { setting, problem })
+        .collect()
+    }
+
+    /// The owner's cap, as the custodians keep it.
+    #[must_use]
+    pub fn cap(&self) -> Budget {
+        Budget { delta: Real(self.budget.delta), epsilon: Real(self.budget.epsilon) }
+    }
+
+    /// The mechanism with noise and physical batch still open (both 1 where nothing is set).
+    #[must_use]
+    pub fn open_terms(&self) -> Terms {
+        let Self { data, privacy, train, .. } = self;
+        let unit = data.unit.clone().map_or(Unit::Record, Unit::Field);
+        Terms {
+            adjacency: Adjacency::AddOrRemoveOne,
+            delta: Real(privacy.delta),
+            expected_batch: train.batch,
+            max_grad_norm: Real(privacy.clip),
+            max_units: data.max_units,
+            noise_multiplier: Real(1.0),
+            physical_batch: train.physical_batch.unwrap_or(train.batch),
+            records_per_unit: data.max_records_per_unit,
+            sample_rate: Real((f64::from(train.batch) / real(data.max_units)).min(1.0)),
+            sampler: Sampler::TruncatedPoisson,
+            steps: train.steps,
+            unit,
+        }
+    }
+
+    /// AdamW and its schedule, as the manifest holds them.
+    #[must_use]
+    pub fn optimiser(&self) -> (AdamW, Schedule) {
+        let Optimiser { beta1, beta2, epsilon, learning_rate, schedule, warmup, weight_decay } =
+            self.train.optimiser;
+        let adamw = AdamW {
+            beta1: Real(beta1),
+            beta2: Real(beta2),
+            epsilon: Real(epsilon),
+            learning_rate: Real(learning_rate),
+            weight_decay: Real(weight_decay),
+        };
+        (adamw, Schedule { shape: schedule, warmup })
+    }
+}
+
+fn real(count: u64) -> f64 {
+    #[expect(clippy::as_conversions, reason = "no lossless conversion exists; rounds at 2^53")]
+    let value = count as f64;
+    value
+}
+
+/// The text that `init` writes: room for `units` customers and `records` records.
+#[must_use]
+pub fn template(units: u32, records: u32) -> String {
+    let units = u64::from(units.max(32)).next_power_of_two();
+    let records = u64::from(records).next_power_of_two().max(units);
+    include_str!("job.toml")
+        .replace("@MAX_UNITS@", &units.to_string())
+        .replace("@MAX_RECORDS@", &records.to_string())
+        .replace("@CAPACITY@", &records.saturating_mul(512).to_string())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::owner) fn golden() -> Job {
+        Job::parse(&template(200, 400), Path::new("")).unwrap()
+    }
+
+    fn settings(change: impl FnOnce(&mut Job)) -> Vec<&'static str> {
+        let mut job = golden();
+        change(&mut job);
+        job.findings().into_iter().map(|finding| finding.setting).collect()
+    }
+
+    #[test]
+    fn accepts_the_template_and_gives_it_room() {
+        let job = golden();
+        assert_eq!(job.findings(), []);
+        assert_eq!((job.data.max_units, job.data.max_records), (256, 512));
+        assert_eq!(job.open_terms().findings(), []);
+        assert_eq!(job.open_terms().sample_rate, Real(0.125));
+    }
+
+    #[test]
+    fn names_every_setting_that_cannot_be_at_once() {
+        let all = settings(|job| {
+            job.budget.epsilon = 0.0;
+            job.privacy.delta = f64::NAN;
+            job.train.steps = 0;
+            job.data.unit = Some("prompt".into());
+        });
+        assert_eq!(all, ["budget.epsilon", "data.unit", "privacy.delta", "train.steps"]);
+    }
+
+    #[test]
+    fn refuses_bounds_that_contradict_each_other() {
+        assert_eq!(settings(|job| job.data.max_units = 513), ["data.max_units"]);
+        assert_eq!(settings(|job| job.data.unit = None), ["data.max_units"]);
+        assert_eq!(settings(|job| job.train.batch = 257), ["train.batch"]);
+        assert_eq!(settings(|job| job.train.layers.push("lm_head".into())), ["train.layers"]);
+    }
+
+    #[test]
+    fn refuses_an_unknown_and_a_missing_setting_with_its_line() {
+        let unknown = template(200, 400).replace("[job]", "[job]\nsandbox = false");
+        let problem = Job::parse(&unknown, Path::new("")).unwrap_err();
+        assert!(problem.contains("line 5"), "{problem}");
+        assert!(problem.contains("unknown field `sandbox`"), "{problem}");
+        let missing = template(200, 400).replace("clip = 1.0\n", "");
+        let problem = Job::parse(&missing, Path::new("")).unwrap_err();
+        assert!(problem.contains("missing field `clip`"), "{problem}");
+    }
+
+    #[test]
+    fn finds_paths_beside_the_file() {
+        let job = Job { folder: "there".into(), ..golden() };
+        assert_eq!(job.path(&job.job.threat), Path::new("there/threat.toml"));
+        assert_eq!(job.path(Path::new("/else/where")), Path::new("/else/where"));
+    }
+}
