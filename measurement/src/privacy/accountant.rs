@@ -1,10 +1,10 @@
 //! How much privacy mechanisms have cost: an upper bound on ε, to the same bit on every machine.
 //!
 //! Steps of [`Accountant::epsilon`]:
-//! 1. Rényi divergence of one step at every order ([`rdp`]), times the steps, summed over
+//! 1. Rényi divergence of one step at every order (`rdp`), times the steps, summed over
 //!    mechanisms.
 //! 2. Conversion to (ε, δ') at the order that gives least (Canonne, Kamath, Steinke 2020).
-//! 3. The cap on the physical batch ([`truncation`]): with η the chance that any step drops a unit,
+//! 3. The cap on the physical batch (`truncation`): with η the chance that any step drops a unit,
 //!    (ε, δ') of the ideal sampler is (ε, δ' + (1 + e^ε) η) of the real one, since each of the two
 //!    neighbours' outputs moves by at most η in total variation. ε is therefore taken at a δ' that
 //!    leaves room for the charge.
