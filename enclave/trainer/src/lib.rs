@@ -8,6 +8,8 @@ mod golden;
 pub mod lora;
 pub mod model;
 pub mod optimiser;
+#[cfg(feature = "tool")]
+pub mod pretrain;
 mod real;
 pub mod record;
 pub mod train;

@@ -6,10 +6,10 @@
 
 mod peft;
 
-#[cfg(test)]
+#[cfg(any(feature = "tool", test))]
 pub(crate) use peft::write_tensors;
 
-pub use peft::{Files, Finding, Unusable};
+pub use peft::{Files, Finding, Unusable, write_named};
 
 use crate::model::{Config, Lent, Projection};
 use candle_core::Tensor;

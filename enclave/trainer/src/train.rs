@@ -23,7 +23,7 @@ use crate::real::{index, index_of, real};
 use crate::record::Example;
 use core::num::NonZero;
 use measurement::digest::Digest;
-use measurement::manifest::{Manifest, Training};
+use measurement::manifest::{Manifest, Tensor, Training};
 use measurement::privacy::{Exhausted, Ledger, Mechanism};
 use std::panic::resume_unwind;
 use thiserror::Error;
@@ -123,6 +123,13 @@ pub fn initial_adapter(
     listed.sort_unstable();
     made.sort_unstable();
     if listed == made { Ok(adapter) } else { Err(TrainError::Tensors) }
+}
+
+/// The tensors an adapter of these settings has on this model: the manifest's list.
+pub fn tensor_list(base: &Model, config: &LoraConfig) -> Vec<Tensor> {
+    let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let adapter = Adapter::zeros(base.config(), config.clone());
+    adapter.tensors().map(|(name, shape, _)| Tensor { name, shape: shape.map(short) }).collect()
 }
 
 /// One attempt at a job: the adapter, the optimiser, the ledger of steps, and the secret.
@@ -265,19 +272,13 @@ mod tests {
     use crate::golden;
     use core::sync::atomic::{AtomicUsize, Ordering};
     use measurement::cbor::Real;
-    use measurement::manifest::{self, Schedule, Shape, Tensor};
+    use measurement::manifest::{self, Schedule, Shape};
 
     const POSITIONS: usize = 9;
 
     fn training(base: &Model) -> Training {
         let config = LoraConfig::everywhere(2, 4.0).unwrap();
-        let tensors = Adapter::fresh(base.config(), config, [0; 32])
-            .tensors()
-            .map(|(name, shape, _)| Tensor {
-                name,
-                shape: shape.map(|n| u32::try_from(n).unwrap()),
-            })
-            .collect();
+        let tensors = tensor_list(base, &config);
         let targets = crate::model::Projection::ALL.map(|p| p.name().to_owned()).to_vec();
         Training {
             adapter: manifest::Adapter { alpha: 4, rank: 2, targets, tensors },

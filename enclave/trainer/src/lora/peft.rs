@@ -196,6 +196,14 @@ fn read_config(bytes: &[u8]) -> Result<LoraConfig, Vec<Finding>> {
     }
 }
 
+/// Named tensors as safetensors bytes; the same tensors give the same bytes.
+pub fn write_named(tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Vec<u8> {
+    let lent = tensors
+        .iter()
+        .map(|(name, (shape, values))| (name.clone(), (shape.clone(), values.as_slice())));
+    write_tensors(&lent.collect(), &BTreeMap::new())
+}
+
 /// Named tensors as safetensors bytes.
 pub(crate) fn write_tensors(
     tensors: &BTreeMap<String, (Vec<usize>, &[f32])>,

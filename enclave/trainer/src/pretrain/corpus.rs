@@ -1,0 +1,500 @@
+//! Public synthetic text: short conversations of everyday English, made from templates.
+//!
+//! Nothing in it comes from a person or a data set. It is small talk and plain answers; the
+//! forms of letters and of a help desk are left for an adapter to learn.
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// Conversations in ChatML; the same for the same count and seed.
+pub fn conversations(count: usize, seed: u8) -> Vec<String> {
+    let mut author = Author(ChaCha20Rng::from_seed([seed; 32]));
+    (0..count).map(|_| author.conversation()).collect()
+}
+
+/// One question with its answers; words in braces are filled in, alike in both.
+#[derive(Clone, Copy)]
+struct Topic {
+    questions: &'static [&'static str],
+    answers: &'static [&'static str],
+}
+
+struct Author(ChaCha20Rng);
+
+impl Author {
+    fn conversation(&mut self) -> String {
+        let mut text = String::new();
+        let turns = if self.0.next_u32().is_multiple_of(5) { 2 } else { 1 };
+        for _ in 0..turns {
+            let topic = self.one(TOPICS);
+            let (question, answer) = (self.one(topic.questions), self.one(topic.answers));
+            let [question, answer] = self.fill([question, answer]);
+            text += "<|im_start|>user\n";
+            text += &question;
+            text += "<|im_end|><|im_start|>assistant\n";
+            text += &answer;
+            text += "<|im_end|>";
+        }
+        text
+    }
+
+    /// One of a list; every list below has an entry.
+    fn one<T: Copy>(&mut self, list: &[T]) -> T {
+        let length = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let at = usize::try_from(self.0.next_u32() % length).unwrap_or(0);
+        #[expect(clippy::indexing_slicing, reason = "at is below the length")]
+        list[at]
+    }
+
+    fn fill(&mut self, texts: [&str; 2]) -> [String; 2] {
+        let mut texts = texts.map(str::to_owned);
+        for (slot, words) in WORDS {
+            let word = self.one(words);
+            texts = texts.map(|text| text.replace(slot, word));
+        }
+        for slot in ["{n}", "{m}"] {
+            let digits = 1 + self.0.next_u32() % 4;
+            let number = self.0.next_u32() % 10_u32.pow(digits);
+            texts = texts.map(|text| text.replace(slot, &number.to_string()));
+        }
+        texts
+    }
+}
+
+const WORDS: &[(&str, &[&str])] = &[
+    (
+        "{name}",
+        &[
+            "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ivy", "Jack",
+            "Kate", "Leo", "Maria", "Nora", "Oscar", "Paula", "Quinn", "Rosa", "Sam", "Tom", "Uma",
+            "Victor", "Wendy", "Yusuf", "Zoe",
+        ],
+    ),
+    (
+        "{place}",
+        &[
+            "the park",
+            "the market",
+            "the library",
+            "the station",
+            "the harbour",
+            "the museum",
+            "the office",
+            "the school",
+            "the bakery",
+            "the garden",
+            "the lake",
+            "the city",
+            "the airport",
+            "the shop",
+            "the post office",
+            "the bank",
+        ],
+    ),
+    (
+        "{town}",
+        &[
+            "Paris", "London", "Oslo", "Rome", "Madrid", "Berlin", "Vienna", "Lisbon", "Dublin",
+            "Prague", "Athens", "Geneva", "Boston", "Toronto", "Sydney", "Cairo", "Lima", "Tokyo",
+        ],
+    ),
+    (
+        "{thing}",
+        &[
+            "book",
+            "lamp",
+            "chair",
+            "table",
+            "phone",
+            "camera",
+            "bag",
+            "coat",
+            "bicycle",
+            "kettle",
+            "radio",
+            "watch",
+            "key",
+            "letter",
+            "parcel",
+            "card",
+            "box",
+            "printer",
+            "screen",
+            "charger",
+            "jacket",
+            "pair of shoes",
+            "bottle",
+            "blanket",
+        ],
+    ),
+    (
+        "{colour}",
+        &["red", "blue", "green", "yellow", "black", "white", "grey", "brown", "orange", "purple"],
+    ),
+    (
+        "{food}",
+        &[
+            "soup",
+            "bread",
+            "rice",
+            "pasta",
+            "salad",
+            "cheese",
+            "an apple",
+            "a sandwich",
+            "fish",
+            "cake",
+            "tea",
+            "coffee",
+            "beans",
+            "eggs",
+            "a pear",
+            "potatoes",
+        ],
+    ),
+    (
+        "{day}",
+        &[
+            "Monday",
+            "Tuesday",
+            "Wednesday",
+            "Thursday",
+            "Friday",
+            "Saturday",
+            "Sunday",
+            "tomorrow",
+            "today",
+            "next week",
+        ],
+    ),
+    ("{time}", &["morning", "afternoon", "evening", "night", "noon", "this week", "the weekend"]),
+    (
+        "{weather}",
+        &["sunny", "cloudy", "rainy", "windy", "cold", "warm", "snowy", "foggy", "dry", "mild"],
+    ),
+    (
+        "{hobby}",
+        &[
+            "reading",
+            "swimming",
+            "cooking",
+            "painting",
+            "running",
+            "singing",
+            "dancing",
+            "gardening",
+            "drawing",
+            "hiking",
+            "fishing",
+            "playing chess",
+            "playing the piano",
+            "taking photos",
+        ],
+    ),
+    (
+        "{animal}",
+        &[
+            "cat", "dog", "horse", "bird", "rabbit", "fox", "cow", "sheep", "duck", "bee", "mouse",
+            "bear",
+        ],
+    ),
+    (
+        "{sound}",
+        &["quietly", "loudly", "slowly", "quickly", "carefully", "happily", "often", "rarely"],
+    ),
+    (
+        "{job}",
+        &[
+            "teacher", "nurse", "baker", "driver", "farmer", "painter", "doctor", "writer",
+            "engineer", "gardener",
+        ],
+    ),
+    (
+        "{good}",
+        &["good", "nice", "great", "fine", "lovely", "easy", "useful", "small", "simple", "new"],
+    ),
+];
+
+const TOPICS: &[Topic] = &[
+    Topic {
+        questions: &[
+            "Hello!",
+            "Hi there.",
+            "Good morning.",
+            "Hello, how are you?",
+            "Hi, my name is {name}.",
+            "Good evening, I am {name}.",
+        ],
+        answers: &[
+            "Hello! How are you today?",
+            "Hi {name}, it is nice to meet you.",
+            "I am well, and you?",
+            "Good to see you. What is new?",
+        ],
+    },
+    Topic {
+        questions: &["What is your name?", "Who are you?", "Do you have a name?"],
+        answers: &[
+            "My name is {name}.",
+            "I am {name}, a {job} from {town}.",
+            "You can call me {name}.",
+        ],
+    },
+    Topic {
+        questions: &["Where do you live?", "Where is {name} from?", "Do you know {town}?"],
+        answers: &[
+            "{name} lives in {town}, near {place}.",
+            "I live in {town}.",
+            "Yes, {town} is a {good} place.",
+            "We moved to {town} {n} years ago.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "How is the weather in {town}?",
+            "Will it be {weather} on {day}?",
+            "What is the weather like on {day}?",
+        ],
+        answers: &[
+            "It is {weather} in {town}.",
+            "On {day} it will be {weather}, so take your coat.",
+            "It was {weather} in the {time} and it will stay {weather}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "What do you like to eat?",
+            "What is for dinner?",
+            "Can I have {food}?",
+            "What did you have in the {time}?",
+        ],
+        answers: &[
+            "I like {food}.",
+            "We have {food} and some tea with it.",
+            "Yes, there is {food} on the table.",
+            "I had {food} with {name}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "What colour is the {thing}?",
+            "Is the {thing} {colour}?",
+            "Which {thing} is yours?",
+        ],
+        answers: &[
+            "The {thing} is {colour}.",
+            "No, it is {colour}.",
+            "The {colour} one is mine.",
+            "My {thing} is {colour} and quite {good}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "Where is my {thing}?",
+            "Have you seen the {thing}?",
+            "I cannot find my {thing}.",
+        ],
+        answers: &[
+            "Your {thing} is at {place}.",
+            "I saw it next to the {colour} window.",
+            "It is in the {colour} box.",
+            "Maybe {name} took it to {place}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "What is {n} plus 1?",
+            "How many is {n}?",
+            "Can you count to three?",
+            "Which number comes next?",
+        ],
+        answers: &[
+            "It is {m}.",
+            "One, two, three.",
+            "The number is {n}.",
+            "There are {n} of them.",
+        ],
+    },
+    Topic {
+        questions: &["What do you do at {time}?", "What is your hobby?", "Do you like {hobby}?"],
+        answers: &[
+            "I like {hobby}.",
+            "In the {time} I go {hobby} with {name}.",
+            "Yes, {hobby} is {good}.",
+            "No, I would rather try {hobby}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "Do you have a {animal}?",
+            "What does the {animal} do?",
+            "Tell me about the {animal}.",
+        ],
+        answers: &[
+            "The {animal} sleeps {sound}.",
+            "We have a {colour} {animal}.",
+            "A {animal} lives at {place}.",
+            "Every {animal} eats {sound} in the {time}.",
+        ],
+    },
+    Topic {
+        questions: &["How do I get to {place}?", "Is {place} far?", "Which way is {place}?"],
+        answers: &[
+            "Go left, then right, and you will see {place}.",
+            "It is {n} steps from here.",
+            "Take the bus number {n} to {place}.",
+            "Walk over the bridge and turn right.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "When does {place} open?",
+            "When is {name} coming?",
+            "When can we meet?",
+            "Is {place} open on {day}?",
+        ],
+        answers: &[
+            "It opens on {day} at {n}.",
+            "{name} comes on {day}.",
+            "We can meet on {day} in the {time}.",
+            "Yes, on {day} until the {time}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "How much is the {thing}?",
+            "What does the {thing} cost?",
+            "Is the {thing} expensive?",
+        ],
+        answers: &[
+            "It costs {n} euros.",
+            "The {thing} is {n} dollars.",
+            "No, it is cheap, only {n}.",
+            "The price of the {colour} {thing} is {n}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "Can you help me?",
+            "I need some help with the {thing}.",
+            "Could you carry this {thing}?",
+            "My {thing} does not work.",
+        ],
+        answers: &[
+            "Of course, what do you need?",
+            "Yes, I can help you on {day}.",
+            "Turn it off and on again.",
+            "Ask {name}, who knows about it.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "Did the {thing} arrive?",
+            "Is there a {thing} for me?",
+            "Who sent the {thing}?",
+            "When will the {thing} come?",
+        ],
+        answers: &[
+            "It came on {day}.",
+            "No, it is still on its way from {town}.",
+            "{name} sent it from {town}.",
+            "The {thing} will be here on {day}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "What is the number of your house?",
+            "What is your phone number?",
+            "Can you write the number down?",
+        ],
+        answers: &[
+            "It is {n}.",
+            "The number is {n} {m}.",
+            "Please write {n}, then {m}.",
+            "I do not have a phone.",
+        ],
+    },
+    Topic {
+        questions: &["What does {name} do?", "Is {name} a {job}?", "What is a {job}?"],
+        answers: &[
+            "{name} is a {job} in {town}.",
+            "A {job} works at {place}.",
+            "Yes, and a {good} one.",
+            "{name} was a {job} for {n} years.",
+        ],
+    },
+    Topic {
+        questions: &["Thank you!", "Thanks for the {thing}.", "That was {good}, thank you."],
+        answers: &[
+            "You are welcome.",
+            "It was nothing.",
+            "I am glad you like the {thing}.",
+            "Any time, {name}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "I am tired.",
+            "I am happy today.",
+            "I am late for {place}.",
+            "I feel {good}.",
+        ],
+        answers: &[
+            "Then sleep well.",
+            "That is {good} to hear.",
+            "Do not worry, {name} will wait.",
+            "Why is that?",
+        ],
+    },
+    Topic {
+        questions: &["Goodbye!", "See you on {day}.", "I have to go to {place} now."],
+        answers: &[
+            "Goodbye, {name}!",
+            "See you on {day}.",
+            "Have a {good} {time}.",
+            "Take care, and come back soon.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "Tell me a story.",
+            "What happened on {day}?",
+            "What did {name} do at {place}?",
+        ],
+        answers: &[
+            "On {day} {name} went to {place} and found a {colour} {thing}.",
+            "A {animal} met a {colour} bird at {place}, and they walked home {sound}.",
+            "{name} lost the {thing}, looked for it at {place}, and found it in the {time}.",
+            "It was {weather} in {town}, so {name} stayed at home, {hobby} {sound}.",
+        ],
+    },
+    Topic {
+        questions: &[
+            "Why is it {weather}?",
+            "Why did you buy the {thing}?",
+            "Why is the {animal} here?",
+        ],
+        answers: &[
+            "Because it is {day}.",
+            "I bought it because the old one was broken.",
+            "Because {name} left the door open.",
+            "I do not know why.",
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_text() {
+        assert_eq!(conversations(50, 1), conversations(50, 1));
+        assert_ne!(conversations(50, 1), conversations(50, 2));
+    }
+
+    #[test]
+    fn leaves_no_slot_unfilled() {
+        assert!(conversations(2_000, 3).iter().all(|text| !text.contains(['{', '}'])));
+    }
+}
