@@ -346,7 +346,7 @@ mod tests {
         let cut = GOOD.get(..30).unwrap();
         assert_eq!(
             flaw(cut),
-            Flaw::Malformed { column: 30, complaint: "EOF while parsing a string".into() }
+            Flaw::Malformed { column: 30, complaint: "EOF while parsing a value".into() }
         );
         assert_eq!(
             flaw(r#"{"prompt":"a" "completion":"b"}"#),

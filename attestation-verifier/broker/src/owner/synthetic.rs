@@ -319,7 +319,7 @@ mod tests {
         let digest = Hash32::<File>::of(TRAINING.jsonl().as_bytes());
         assert_eq!(
             digest.to_string(),
-            "0000000000000000000000000000000000000000000000000000000000000000"
+            "e16d487f6c6a601d6dbf0db3f02f296f87870e12304f300f074b1990b381b933"
         );
         assert_ne!(Recipe { seed: 2, ..TRAINING }.jsonl(), TRAINING.jsonl());
     }
