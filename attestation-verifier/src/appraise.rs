@@ -1,0 +1,450 @@
+//! The verdict. Parse (shape), authenticate (origin), accept (meaning); then one unforgeable yes.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use measurement::cbor::Blob;
+use measurement::digest::{Digest, of, sha256, sha384};
+use measurement::launch::Measured;
+use measurement::manifest::Tee;
+use measurement::octets::Octets;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::endorsement::amd::SnpTcb;
+use crate::endorsement::{Endorsements, amd, intel};
+use crate::evidence::{Evidence, Inauthentic};
+use crate::policy::{AppraisalPolicy, Waived};
+use crate::root::Root;
+use crate::wire::Malformed;
+use crate::wire::snp::Report;
+use crate::wire::tdx::Quote;
+
+mod snp;
+mod tdx;
+
+/// Judges evidence by one policy.
+#[derive(Clone)]
+pub struct Verifier {
+    policy: AppraisalPolicy,
+}
+
+/// What evidence must say to be of use to the one who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The 64 bytes that bind the evidence to its session.
+    pub report_data: &'a [u8; 64],
+    /// The launch blob that holds the manifest; its digest is HOST_DATA or MRCONFIGID.
+    pub launch_blob: &'a [u8],
+    /// The images that may run.
+    pub images: &'a [Measured],
+    /// The chips (CHIP_ID or PPID) that may run them; none means any.
+    pub platforms: &'a [Blob],
+}
+
+impl Verifier {
+    /// A verifier that applies `policy`, under the vendors' roots and those the policy names.
+    pub fn new(policy: AppraisalPolicy) -> Self {
+        Self { policy }
+    }
+
+    /// The policy it applies.
+    pub fn policy(&self) -> &AppraisalPolicy {
+        &self.policy
+    }
+
+    /// Judges `evidence` with the help of `endorsements`, in any order, at `now_unix` (seconds since
+    /// 1970). The only maker of an [`AttestationResult`].
+    ///
+    /// # Errors
+    /// At the first thing that is malformed or inauthentic; of what is merely unacceptable, all.
+    pub fn appraise(
+        &self,
+        evidence: &Evidence<'_>,
+        endorsements: &[&[u8]],
+        expected: &Expected<'_>,
+        now_unix: u64,
+    ) -> Result<AttestationResult, Rejection> {
+        match evidence.tee {
+            Tee::Snp => self.appraise_snp(evidence.report, endorsements, expected, now_unix),
+            Tee::Tdx => self.appraise_tdx(evidence.report, endorsements, expected, now_unix),
+        }
+    }
+
+    fn appraise_snp(
+        &self,
+        report: &[u8],
+        endorsements: &[&[u8]],
+        expected: &Expected<'_>,
+        now: u64,
+    ) -> Result<AttestationResult, Rejection> {
+        let report = Report::parse(report)?;
+        let endorsements = Endorsements::read(endorsements)?;
+        let identity = Octets(sha384(report.signed));
+        let claims = amd::authenticate(report, &endorsements, &self.policy.anchors, now)?;
+
+        let body = &claims.body;
+        let seen = Seen {
+            report_data: body.report_data,
+            launch_blob: body.host_data.to_vec(),
+            measured: Measured::Snp { launch_digest: Octets(body.measurement) },
+            platform: match claims.signer {
+                amd::Signer::Vcek => body.chip_id.to_vec(),
+                amd::Signer::Vlek => Vec::new(),
+            },
+        };
+        let mut findings = Findings::default();
+        self.judge_binding(&seen, expected, &sha256(expected.launch_blob), &mut findings);
+        match &self.policy.snp {
+            Some(policy) => snp::judge(&claims, policy, now, &mut findings),
+            None => findings.add(no_section("snp")),
+        }
+        findings.into_result()?;
+        let tcb = Tcb::Snp(claims.reported);
+        Ok(self.result(Tee::Snp, seen, claims.root, tcb, identity))
+    }
+
+    fn appraise_tdx(
+        &self,
+        quote: &[u8],
+        endorsements: &[&[u8]],
+        expected: &Expected<'_>,
+        now: u64,
+    ) -> Result<AttestationResult, Rejection> {
+        let quote = Quote::parse(quote)?;
+        let endorsements = Endorsements::read(endorsements)?;
+        let identity = Octets(sha384(quote.signed));
+        let judged = intel::authenticate(&quote, &endorsements, &self.policy.anchors, now)?;
+
+        let mut findings = Findings::default();
+        let launch_blob = sha384(expected.launch_blob);
+        let (root, verdict) = match judged {
+            intel::Judged::Genuine(root, verdict) => (root, verdict),
+            intel::Judged::AttributesRefused(refusal) => {
+                let seen = Seen::in_quote(&quote, Vec::new());
+                self.judge_binding(&seen, expected, &launch_blob, &mut findings);
+                self.judge_tdx(&quote, None, &mut findings);
+                findings.into_result()?;
+                return Err(refusal.into());
+            }
+        };
+        let seen = Seen::in_quote(&quote, verdict.ppid.clone());
+        self.judge_binding(&seen, expected, &launch_blob, &mut findings);
+        self.judge_tdx(&quote, Some(&verdict), &mut findings);
+        findings.into_result()?;
+        let tcb = Tcb::Tdx(TdxTcb {
+            tee_tcb_svn: Octets(quote.report.tee_tcb_svn),
+            evaluation_number: verdict.evaluation_number,
+            status: verdict.status,
+            advisories: verdict.advisories,
+        });
+        Ok(self.result(Tee::Tdx, seen, root, tcb, identity))
+    }
+
+    fn judge_tdx(
+        &self,
+        quote: &Quote<'_>,
+        verdict: Option<&intel::Verdict>,
+        findings: &mut Findings,
+    ) {
+        match &self.policy.tdx {
+            Some(policy) => tdx::judge(quote, verdict, policy, findings),
+            None => findings.add(no_section("tdx")),
+        }
+    }
+
+    /// The checks that tie evidence of any kind to the job and to the session.
+    fn judge_binding(
+        &self,
+        seen: &Seen,
+        expected: &Expected<'_>,
+        launch_blob: &[u8],
+        findings: &mut Findings,
+    ) {
+        if seen.report_data != *expected.report_data {
+            findings.add(Finding::new(
+                "binding.report_data",
+                hex::encode(seen.report_data),
+                hex::encode(expected.report_data),
+            ));
+        }
+        let policy = &self.policy.binding;
+        policy
+            .challenge()
+            .judge(findings, |_| (seen.report_data == [0; 64]).then(|| "all zero".into()));
+        policy.image().judge(findings, |_| {
+            let listed = expected.images.contains(&seen.measured);
+            (!listed).then(|| describe(&seen.measured))
+        });
+        policy.launch_blob().judge(findings, |_| {
+            (seen.launch_blob != launch_blob).then(|| hex::encode(&seen.launch_blob))
+        });
+        let listed = !seen.platform.is_empty()
+            && expected.platforms.iter().any(|Blob(id)| *id == seen.platform);
+        if expected.platforms.is_empty() {
+            policy.platform().judge(findings, |_| Some("no list".into()));
+        } else if !listed {
+            findings.add(Finding::new(
+                "binding.platform",
+                hex::encode(&seen.platform),
+                "listed".into(),
+            ));
+        }
+    }
+
+    fn result(
+        &self,
+        tee: Tee,
+        seen: Seen,
+        root: Root,
+        tcb: Tcb,
+        identity: Octets<48>,
+    ) -> AttestationResult {
+        AttestationResult {
+            tee,
+            measured: seen.measured,
+            root,
+            tcb,
+            platform: Blob(seen.platform),
+            policy: self.policy.digest(),
+            report_data: Octets(seen.report_data),
+            identity,
+            waived: self.policy.waived(tee),
+        }
+    }
+}
+
+/// What authentic evidence says about launch and session.
+struct Seen {
+    report_data: [u8; 64],
+    launch_blob: Vec<u8>,
+    measured: Measured,
+    platform: Vec<u8>,
+}
+
+impl Seen {
+    fn in_quote(quote: &Quote<'_>, ppid: Vec<u8>) -> Self {
+        let report = &quote.report;
+        Self {
+            report_data: report.report_data,
+            launch_blob: report.mr_config_id.to_vec(),
+            measured: Measured::Tdx {
+                mrtd: Octets(report.mr_td),
+                rtmr0: Octets(report.rtmr0),
+                rtmr1: Octets(report.rtmr1),
+                rtmr2: Octets(report.rtmr2),
+            },
+            platform: ppid,
+        }
+    }
+}
+
+fn describe(measured: &Measured) -> String {
+    match measured {
+        Measured::Snp { launch_digest } => alloc::format!("launch digest {launch_digest}"),
+        Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 } => {
+            alloc::format!("mrtd {mrtd} rtmr0 {rtmr0} rtmr1 {rtmr1} rtmr2 {rtmr2}")
+        }
+    }
+}
+
+fn no_section(section: &'static str) -> Finding {
+    Finding::new("policy.section", section.into(), "a section for such evidence".into())
+}
+
+/// The policy's yes. Holding one is the right to ask for a key.
+///
+/// Only [`Verifier::appraise`] makes one: there is no other constructor, and it cannot be read from
+/// bytes.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct AttestationResult {
+    tee: Tee,
+    measured: Measured,
+    root: Root,
+    tcb: Tcb,
+    platform: Blob,
+    policy: Digest<of::Policy>,
+    report_data: Octets<64>,
+    identity: Octets<48>,
+    waived: Vec<Waived>,
+}
+
+impl AttestationResult {
+    /// What kind of evidence it was.
+    pub fn tee(&self) -> Tee {
+        self.tee
+    }
+
+    /// What was measured at launch.
+    pub fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    /// The root it was judged under.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Whether the hardware was only simulated.
+    pub fn simulated(&self) -> bool {
+        self.root.simulated()
+    }
+
+    /// The security version of the platform.
+    pub fn tcb(&self) -> &Tcb {
+        &self.tcb
+    }
+
+    /// The chip: CHIP_ID (64 bytes) or PPID (16 bytes); empty for a report signed by a VLEK.
+    pub fn platform_id(&self) -> &[u8] {
+        let Blob(id) = &self.platform;
+        id
+    }
+
+    /// The policy that was applied.
+    pub fn policy_digest(&self) -> Digest<of::Policy> {
+        self.policy
+    }
+
+    /// The 64 bytes that bind the evidence to its session.
+    pub fn report_data(&self) -> &[u8; 64] {
+        self.report_data.as_bytes()
+    }
+
+    /// SHA-384 of the bytes that the hardware signed. Two encodings of one signature share it, so
+    /// this, not a hash of the whole report, tells replays apart.
+    pub fn identity(&self) -> Octets<48> {
+        self.identity
+    }
+
+    /// The checks that the policy waived, with its reasons.
+    pub fn waived(&self) -> &[Waived] {
+        &self.waived
+    }
+}
+
+/// The security version of a platform.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tcb {
+    /// AMD SEV-SNP: REPORTED_TCB.
+    Snp(SnpTcb),
+    /// Intel TDX.
+    Tdx(TdxTcb),
+}
+
+/// The security version of a TDX platform, and Intel's judgement of it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct TdxTcb {
+    /// TEE_TCB_SVN of the quote.
+    pub tee_tcb_svn: Octets<16>,
+    /// `tcbEvaluationDataNumber` of the collateral.
+    pub evaluation_number: u64,
+    /// Intel's word for it, as in "UpToDate".
+    pub status: String,
+    /// Intel's advisories that apply.
+    pub advisories: Vec<String>,
+}
+
+impl fmt::Display for Tcb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snp(tcb) => tcb.fmt(f),
+            Self::Tdx(tcb) => {
+                let (status, number) = (&tcb.status, tcb.evaluation_number);
+                write!(f, "svn {} {status} in evaluation {number}", tcb.tee_tcb_svn)
+            }
+        }
+    }
+}
+
+/// Why evidence was refused.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Its origin is not what it says.
+    #[error("inauthentic evidence: {0}")]
+    Inauthentic(#[from] Inauthentic),
+    /// It has not the shape of evidence, or an endorsement has no known shape.
+    #[error("malformed evidence: {0}")]
+    Malformed(#[from] Malformed),
+    /// It is genuine, and the policy refuses what it says.
+    #[error("unacceptable evidence: {0}")]
+    Unacceptable(Findings),
+}
+
+impl Rejection {
+    /// The findings, when the policy refused; none otherwise.
+    pub fn findings(&self) -> &[Finding] {
+        match self {
+            Self::Unacceptable(findings) => findings.as_slice(),
+            Self::Inauthentic(_) | Self::Malformed(_) => &[],
+        }
+    }
+}
+
+/// All that a policy has against a piece of evidence.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    pub(crate) fn add(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+
+    fn into_result(self) -> Result<(), Rejection> {
+        if self.0.is_empty() { Ok(()) } else { Err(Rejection::Unacceptable(self)) }
+    }
+
+    /// The findings, in the order of the checks.
+    pub fn as_slice(&self) -> &[Finding] {
+        &self.0
+    }
+
+    /// The ids of the checks that failed.
+    pub fn ids(&self) -> Vec<&'static str> {
+        self.0.iter().map(Finding::id).collect()
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{finding}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One check that evidence failed.
+#[derive(Clone, Debug, Eq, Error, PartialEq, Serialize)]
+#[error("{check} is {observed}, policy requires {required}")]
+pub struct Finding {
+    check: &'static str,
+    observed: String,
+    required: String,
+}
+
+impl Finding {
+    pub(crate) fn new(check: &'static str, observed: String, required: String) -> Self {
+        Self { check, observed, required }
+    }
+
+    /// The check, by the name it has in the policy, as in `snp.debug`. Names do not change.
+    pub fn id(&self) -> &'static str {
+        self.check
+    }
+
+    /// What the evidence says.
+    pub fn observed(&self) -> &str {
+        &self.observed
+    }
+
+    /// What the policy requires.
+    pub fn required(&self) -> &str {
+        &self.required
+    }
+}

@@ -1,0 +1,391 @@
+//! What others say about the hardware: certificates, revocation lists, Intel's collateral.
+//!
+//! Endorsements arrive as a list of byte strings and are told apart by content, never by name or
+//! position: DER or PEM certificates, DER or PEM revocation lists, and Intel's collateral as the
+//! JSON object commonly called `QuoteCollateralV3`. They are as untrusted as the evidence.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use base64ct::{Base64, Encoding};
+use der::asn1::{BitStringRef, ObjectIdentifier};
+use der::{Decode, Encode, Reader as _, SliceReader};
+use serde::{Deserialize, Deserializer};
+use x509_cert::crl::TbsCertList;
+use x509_cert::ext::Extension;
+use x509_cert::name::Name;
+use x509_cert::{TbsCertificate, Version};
+
+use crate::wire::Malformed;
+
+pub mod amd;
+pub(crate) mod intel;
+
+/// Most endorsements one piece of evidence may come with.
+const COUNT_LIMIT: usize = 16;
+/// Most bytes of one endorsement: the largest honest one is Intel's collateral, about 25 KiB.
+const ITEM_LIMIT: usize = 1 << 20;
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+
+/// The place of a certificate or list in its chain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Role {
+    /// The certificate that signs the key's certificate: ASK, ASVK, or Intel's PCK CA.
+    Intermediate,
+    /// The certificate of the key that signs evidence: VCEK, VLEK, or Intel's PCK certificate.
+    Key,
+    /// The revocation list of the root.
+    RevocationList,
+    /// The trust anchor.
+    Root,
+    /// The certificate that signs Intel's collateral.
+    TcbSigner,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intermediate => "intermediate certificate",
+            Self::Key => "key certificate",
+            Self::RevocationList => "revocation list",
+            Self::Root => "root certificate",
+            Self::TcbSigner => "tcb signing certificate",
+        })
+    }
+}
+
+/// All endorsements of one piece of evidence, told apart.
+#[derive(Default)]
+pub(crate) struct Endorsements {
+    pub(crate) certificates: Vec<Certificate>,
+    pub(crate) revocation_lists: Vec<RevocationList>,
+    pub(crate) collateral: Vec<Collateral>,
+}
+
+impl Endorsements {
+    pub(crate) fn read(items: &[&[u8]]) -> Result<Self, Malformed> {
+        if items.len() > COUNT_LIMIT {
+            return Err(Malformed::TooLong {
+                part: "list of endorsements",
+                observed: items.len(),
+                limit: COUNT_LIMIT,
+            });
+        }
+        let mut all = Self::default();
+        for (index, item) in items.iter().enumerate() {
+            all.add(item).map_err(|problem| Malformed::Endorsement { index, problem })?;
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, item: &[u8]) -> Result<(), &'static str> {
+        if item.len() > ITEM_LIMIT {
+            return Err("larger than any honest endorsement");
+        }
+        if item.starts_with(b"{") {
+            self.collateral.push(Collateral::read(item)?);
+            return Ok(());
+        }
+        if item.starts_with(b"-----BEGIN ") {
+            return read_pem(item)?.iter().try_for_each(|der| self.add_der(der));
+        }
+        self.add_der(item)
+    }
+
+    fn add_der(&mut self, der: &[u8]) -> Result<(), &'static str> {
+        if self.certificates.len().max(self.revocation_lists.len()) >= COUNT_LIMIT {
+            return Err("one certificate or revocation list too many");
+        }
+        let parts = Signed::read(der)?;
+        // A certificate's first field is its version, tagged [0]; a list's is a bare INTEGER.
+        if parts.starts_with_version() {
+            self.certificates.push(Certificate::read(der)?);
+        } else {
+            self.revocation_lists.push(RevocationList::read(der)?);
+        }
+        Ok(())
+    }
+}
+
+/// The three parts of a certificate or revocation list (RFC 5280 §4.1.1, §5.1.1).
+struct Signed<'a> {
+    /// What is signed, as it arrived.
+    tbs: &'a [u8],
+    /// The AlgorithmIdentifier beside the signature, as it arrived.
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    fn read(der: &'a [u8]) -> Result<Self, &'static str> {
+        Self::decode(der).map_err(|_| "neither a certificate, a revocation list, nor collateral")
+    }
+
+    fn decode(der: &'a [u8]) -> der::Result<Self> {
+        let mut reader = SliceReader::new(der)?;
+        let parts = reader.sequence(|inner| {
+            let tbs = inner.tlv_bytes()?;
+            let algorithm = inner.tlv_bytes()?;
+            let signature = BitStringRef::decode(inner)?;
+            Ok((tbs, algorithm, signature))
+        })?;
+        let (tbs, algorithm, signature) = reader.finish(parts)?;
+        let signature =
+            signature.as_bytes().ok_or(der::ErrorKind::Value { tag: der::Tag::BitString })?;
+        Ok(Self { tbs, algorithm, signature })
+    }
+
+    fn starts_with_version(&self) -> bool {
+        let mut reader = match SliceReader::new(self.tbs) {
+            Ok(reader) => reader,
+            Err(_) => return false,
+        };
+        let first = reader.sequence(|inner| {
+            let first = inner.tlv_bytes()?.first().copied();
+            while !inner.is_finished() {
+                inner.tlv_bytes()?;
+            }
+            Ok(first)
+        });
+        first == Ok(Some(0xa0))
+    }
+}
+
+/// An X.509 certificate: the fields we judge, and the bytes that were signed.
+#[derive(Clone)]
+pub(crate) struct Certificate {
+    /// The whole certificate, as it arrived.
+    pub(crate) der: Vec<u8>,
+    pub(crate) tbs: Vec<u8>,
+    pub(crate) algorithm: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+    pub(crate) issuer: Name,
+    pub(crate) subject: Name,
+    /// Minimal big-endian bytes.
+    pub(crate) serial: Vec<u8>,
+    /// Seconds since 1970.
+    pub(crate) not_before: u64,
+    /// Seconds since 1970; the last valid second.
+    pub(crate) not_after: u64,
+    pub(crate) key_algorithm: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    extensions: Vec<Extension>,
+}
+
+impl Certificate {
+    pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
+        let parts = Signed::read(der)?;
+        let tbs = TbsCertificate::from_der(parts.tbs).map_err(|_| "not a certificate in DER")?;
+        if tbs.version != Version::V3 {
+            return Err("not an X.509 version 3 certificate");
+        }
+        if tbs.signature.to_der().ok().as_deref() != Some(parts.algorithm) {
+            return Err("names two different signature algorithms");
+        }
+        let extensions = tbs.extensions.unwrap_or_default();
+        check_unique(&extensions)?;
+        let info = &tbs.subject_public_key_info;
+        Ok(Self {
+            der: der.to_vec(),
+            tbs: parts.tbs.to_vec(),
+            algorithm: parts.algorithm.to_vec(),
+            signature: parts.signature.to_vec(),
+            serial: minimal(tbs.serial_number.as_bytes()).to_vec(),
+            not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
+            not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
+            key_algorithm: info.algorithm.to_der().map_err(|_| "unreadable key algorithm")?,
+            key: info
+                .subject_public_key
+                .as_bytes()
+                .ok_or("public key is not whole bytes")?
+                .to_vec(),
+            issuer: tbs.issuer,
+            subject: tbs.subject,
+            extensions,
+        })
+    }
+
+    /// The bytes inside an extension's OCTET STRING.
+    pub(crate) fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
+        self.extensions
+            .iter()
+            .find(|extension| extension.extn_id == id)
+            .map(|extension| extension.extn_value.as_bytes())
+    }
+
+    pub(crate) fn extension_ids(&self) -> impl Iterator<Item = ObjectIdentifier> {
+        self.extensions.iter().map(|extension| extension.extn_id)
+    }
+
+    /// Whether there is a critical extension whose meaning we would have to know.
+    pub(crate) fn unknown_critical(&self) -> bool {
+        self.extensions.iter().any(|extension| {
+            extension.critical && ![BASIC_CONSTRAINTS, KEY_USAGE].contains(&extension.extn_id)
+        })
+    }
+
+    /// Whether this may sign certificates: `cA` is TRUE and `keyCertSign` is set.
+    pub(crate) fn is_authority(&self) -> bool {
+        let constraints = self.extension(BASIC_CONSTRAINTS);
+        let usage = self.extension(KEY_USAGE);
+        // SEQUENCE { BOOLEAN TRUE, … }
+        let authority = matches!(constraints, Some([0x30, _, 0x01, 0x01, 0xff, ..]));
+        // BIT STRING, bit 5
+        authority && matches!(usage, Some([0x03, _, _, bits, ..]) if bits & 0x04 != 0)
+    }
+
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.issuer == self.subject
+    }
+
+    pub(crate) fn common_name(&self) -> Option<String> {
+        common_name(&self.subject)
+    }
+}
+
+/// A certificate revocation list: the fields we judge, and the bytes that were signed.
+pub(crate) struct RevocationList {
+    pub(crate) tbs: Vec<u8>,
+    pub(crate) algorithm: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+    pub(crate) issuer: Name,
+    /// Seconds since 1970.
+    pub(crate) this_update: u64,
+    /// Seconds since 1970.
+    pub(crate) next_update: u64,
+    revoked: Vec<Vec<u8>>,
+}
+
+impl RevocationList {
+    pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
+        let parts = Signed::read(der)?;
+        let tbs = TbsCertList::from_der(parts.tbs)
+            .map_err(|_| "neither a certificate, a revocation list, nor collateral")?;
+        if tbs.signature.to_der().ok().as_deref() != Some(parts.algorithm) {
+            return Err("names two different signature algorithms");
+        }
+        // An issuing distribution point or a delta would narrow what the list says.
+        let critical = |list: &Option<Vec<Extension>>| {
+            list.iter().flatten().any(|extension| extension.critical)
+        };
+        let entries = tbs.revoked_certificates.unwrap_or_default();
+        if critical(&tbs.crl_extensions)
+            || entries.iter().any(|entry| critical(&entry.crl_entry_extensions))
+        {
+            return Err("revocation list with a critical extension");
+        }
+        let next_update = tbs.next_update.ok_or("revocation list without a next update")?;
+        Ok(Self {
+            tbs: parts.tbs.to_vec(),
+            algorithm: parts.algorithm.to_vec(),
+            signature: parts.signature.to_vec(),
+            issuer: tbs.issuer,
+            this_update: tbs.this_update.to_unix_duration().as_secs(),
+            next_update: next_update.to_unix_duration().as_secs(),
+            revoked: entries
+                .iter()
+                .map(|entry| minimal(entry.serial_number.as_bytes()).to_vec())
+                .collect(),
+        })
+    }
+
+    pub(crate) fn lists(&self, certificate: &Certificate) -> bool {
+        self.revoked.contains(&certificate.serial)
+    }
+}
+
+/// Intel's collateral for one platform, as its provisioning service hands it out.
+///
+/// `pck_certificate_chain`, where a cache put one, is read past: it belongs to whichever platform
+/// the cache served, and the quote carries its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(not(feature = "tdx-collateral"), expect(dead_code, reason = "judged by the feature"))]
+pub(crate) struct Collateral {
+    pub(crate) pck_crl_issuer_chain: String,
+    #[serde(deserialize_with = "from_hex")]
+    pub(crate) root_ca_crl: Vec<u8>,
+    #[serde(deserialize_with = "from_hex")]
+    pub(crate) pck_crl: Vec<u8>,
+    pub(crate) tcb_info_issuer_chain: String,
+    pub(crate) tcb_info: String,
+    #[serde(deserialize_with = "from_hex")]
+    pub(crate) tcb_info_signature: Vec<u8>,
+    pub(crate) qe_identity_issuer_chain: String,
+    pub(crate) qe_identity: String,
+    #[serde(deserialize_with = "from_hex")]
+    pub(crate) qe_identity_signature: Vec<u8>,
+    #[serde(default, rename = "pck_certificate_chain")]
+    _pck_certificate_chain: Option<serde::de::IgnoredAny>,
+}
+
+impl Collateral {
+    fn read(json: &[u8]) -> Result<Self, &'static str> {
+        serde_json::from_slice(json).map_err(|_| "not a QuoteCollateralV3 object")
+    }
+}
+
+fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    hex::decode(text).map_err(|_| serde::de::Error::custom("not hexadecimal"))
+}
+
+/// Reads PEM (RFC 7468) with nothing but white space around its blocks.
+pub(crate) fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+    const PROBLEM: &str = "not PEM of certificates or revocation lists";
+    let mut rest = core::str::from_utf8(text).map_err(|_| PROBLEM)?.trim_start();
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        if blocks.len() == COUNT_LIMIT {
+            return Err("more PEM blocks than any honest endorsement has");
+        }
+        let (block, after) = read_pem_block(rest).ok_or(PROBLEM)?;
+        blocks.push(block);
+        rest = after.trim_start();
+    }
+    if blocks.is_empty() { Err(PROBLEM) } else { Ok(blocks) }
+}
+
+fn read_pem_block(text: &str) -> Option<(Vec<u8>, &str)> {
+    ["CERTIFICATE", "X509 CRL"].iter().find_map(|label| {
+        let body = text.strip_prefix("-----BEGIN ")?.strip_prefix(label)?.strip_prefix("-----")?;
+        let (body, after) = body.split_once("-----END ")?;
+        let after = after.strip_prefix(label)?.strip_prefix("-----")?;
+        let body: String = body.split_ascii_whitespace().collect();
+        Some((Base64::decode_vec(&body).ok()?, after))
+    })
+}
+
+pub(crate) fn common_name(name: &Name) -> Option<String> {
+    let mut found = name
+        .0
+        .iter()
+        .flat_map(|part| part.0.iter())
+        .filter(|attribute| attribute.oid == COMMON_NAME)
+        .map(|attribute| core::str::from_utf8(attribute.value.value()).ok().map(String::from));
+    match (found.next(), found.next()) {
+        (Some(name), None) => name,
+        _ => None,
+    }
+}
+
+fn check_unique(extensions: &[Extension]) -> Result<(), &'static str> {
+    let mut ids: Vec<_> = extensions.iter().map(|extension| extension.extn_id).collect();
+    ids.sort_unstable();
+    let before = ids.len();
+    ids.dedup();
+    if ids.len() == before { Ok(()) } else { Err("carries an extension twice") }
+}
+
+/// A serial number without the zero byte that keeps it positive.
+fn minimal(serial: &[u8]) -> &[u8] {
+    match serial {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        _ => serial,
+    }
+}

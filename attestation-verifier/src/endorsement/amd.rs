@@ -1,0 +1,636 @@
+//! AMD's chain: ARK → ASK → VCEK → report, or ARK → ASVK → VLEK → report.
+//!
+//! AMD "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification" (57230)
+//! and the SEV-SNP ABI (56860). Signatures are checked over the bytes that arrived:
+//! 1. Find the anchor: the pinned ARK that issued the intermediate certificate.
+//! 2. Judge the intermediate certificate under the anchor, and the revocation list if there is one.
+//! 3. Judge the key certificate under the intermediate one.
+//! 4. Bind the report to the key certificate: kind of signer, product, TCB, chip.
+//! 5. Verify the report's signature.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use der::asn1::ObjectIdentifier;
+use measurement::manifest::Tee;
+use ring::signature::{
+    ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::endorsement::{Certificate, Endorsements, RevocationList, Role, common_name};
+use crate::evidence::Inauthentic;
+use crate::root::{Anchor, Root};
+use crate::wire::snp::{Body, Report};
+
+/// A family of processors with its own root.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Product {
+    /// EPYC 9004 and 8004.
+    Genoa,
+    /// EPYC 7003.
+    Milan,
+    /// EPYC 9005.
+    Turin,
+}
+
+impl Product {
+    const ALL: [Self; 3] = [Self::Genoa, Self::Milan, Self::Turin];
+
+    /// The name in AMD's certificates.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Genoa => "Genoa",
+            Self::Milan => "Milan",
+            Self::Turin => "Turin",
+        }
+    }
+
+    /// Which product a CPUID family and model are. Models not listed are unknown, not guessed.
+    fn of_cpu(family: u8, model: u8) -> Option<Self> {
+        match (family, model) {
+            (0x19, 0x00..=0x0f) => Some(Self::Milan),
+            (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Self::Genoa),
+            (0x1a, 0x00..=0x11) => Some(Self::Turin),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What kind of key signed a report.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Signer {
+    /// The chip's own key, for one TCB version.
+    Vcek,
+    /// A key that AMD lent to a cloud provider, for one TCB version. It names no chip.
+    Vlek,
+}
+
+impl Signer {
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Vcek => "SEV-VCEK",
+            Self::Vlek => "SEV-VLEK",
+        }
+    }
+
+    /// The common name of the certificate that signs such keys: the ASK or the ASVK.
+    fn issuer_prefix(self) -> &'static str {
+        match self {
+            Self::Vcek => "SEV-",
+            Self::Vlek => "SEV-VLEK-",
+        }
+    }
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vcek => "vcek",
+            Self::Vlek => "vlek",
+        })
+    }
+}
+
+/// Security version numbers of the firmware, in the product's own layout.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpTcb {
+    /// Firmware of the ASP's first stage; Turin only.
+    #[serde(default)]
+    pub fmc: u8,
+    /// Bootloader of the security processor.
+    pub bootloader: u8,
+    /// Operating system of the security processor.
+    pub tee: u8,
+    /// SNP firmware.
+    pub snp: u8,
+    /// Microcode. Numbered per CPUID model, not per product.
+    pub microcode: u8,
+}
+
+impl SnpTcb {
+    fn read(field: &'static str, product: Product, bytes: [u8; 8]) -> Result<Self, Inauthentic> {
+        let (tcb, reserved) = match (product, bytes) {
+            (Product::Turin, [fmc, bootloader, tee, snp, a, b, c, microcode]) => {
+                (Self { fmc, bootloader, tee, snp, microcode }, [a, b, c, 0])
+            }
+            (_, [bootloader, tee, a, b, c, d, snp, microcode]) => {
+                (Self { fmc: 0, bootloader, tee, snp, microcode }, [a, b, c, d])
+            }
+        };
+        if reserved == [0; 4] { Ok(tcb) } else { Err(Inauthentic::TcbReserved { field, product }) }
+    }
+
+    /// The components with their names, for comparisons and messages.
+    pub fn components(&self) -> [(&'static str, u8); 5] {
+        [
+            ("fmc", self.fmc),
+            ("bootloader", self.bootloader),
+            ("tee", self.tee),
+            ("snp", self.snp),
+            ("microcode", self.microcode),
+        ]
+    }
+
+    /// Whether every component is at least that of `floor`.
+    pub fn at_least(&self, floor: &Self) -> bool {
+        let pairs = self.components().into_iter().zip(floor.components());
+        pairs.into_iter().all(|((_, seen), (_, least))| seen >= least)
+    }
+}
+
+impl fmt::Display for SnpTcb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fmc, bootloader, tee, snp, microcode } = self;
+        write!(f, "fmc {fmc} bootloader {bootloader} tee {tee} snp {snp} microcode {microcode}")
+    }
+}
+
+/// What is known about the intermediate certificate's revocation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Revocation {
+    /// No list came.
+    Unknown,
+    /// A list of the root does not name it.
+    Listed { this_update: u64, next_update: u64 },
+}
+
+/// A report that a key of AMD's hierarchy signed, and what stands behind the key.
+pub(crate) struct Claims {
+    pub(crate) body: Body,
+    pub(crate) root: Root,
+    pub(crate) product: Product,
+    pub(crate) signer: Signer,
+    /// The cloud provider that a VLEK was lent to.
+    pub(crate) csp: Option<String>,
+    pub(crate) revocation: Revocation,
+    pub(crate) reported: SnpTcb,
+    pub(crate) current: SnpTcb,
+    pub(crate) committed: SnpTcb,
+    pub(crate) launch: SnpTcb,
+}
+
+/// Establishes that `report` comes from hardware under one of `anchors`.
+pub(crate) fn authenticate(
+    report: Report<'_>,
+    endorsements: &Endorsements,
+    anchors: &[Anchor],
+    now: u64,
+) -> Result<Claims, Inauthentic> {
+    let chain = Chain::sort(&endorsements.certificates)?;
+    let anchor = chain.anchor(anchors)?;
+    check_dates(Role::Root, &anchor.certificate, now)?;
+    chain.check_intermediate(now)?;
+    let lists = &endorsements.revocation_lists;
+    let revocation = check_revocation(lists, &anchor.certificate, chain.intermediate)?;
+    let key = KeyCertificate::read(chain.key, chain.intermediate, now)?;
+
+    let body = report.body;
+    key.check_signer(&body)?;
+    key.check_product(&body)?;
+    let product = key.product;
+    let reported = SnpTcb::read("reported tcb", product, body.reported_tcb)?;
+    key.check_tcb(&reported)?;
+    key.check_chip(&body.chip_id)?;
+    verify(
+        &ECDSA_P384_SHA384_FIXED,
+        &chain.key.key,
+        report.signed,
+        &report.signature,
+        "snp report",
+    )?;
+    Ok(Claims {
+        root: anchor.root.clone(),
+        product,
+        signer: key.signer,
+        csp: key.csp,
+        revocation,
+        reported,
+        current: SnpTcb::read("current tcb", product, body.current_tcb)?,
+        committed: SnpTcb::read("committed tcb", product, body.committed_tcb)?,
+        launch: SnpTcb::read("launch tcb", product, body.launch_tcb)?,
+        body,
+    })
+}
+
+/// The certificates in their places.
+struct Chain<'a> {
+    key: &'a Certificate,
+    intermediate: &'a Certificate,
+    /// The root may be left out: it is pinned.
+    root: Option<&'a Certificate>,
+}
+
+impl<'a> Chain<'a> {
+    /// Tells the places apart by key: elliptic for the key, RSA above, self-issued at the top.
+    fn sort(certificates: &'a [Certificate]) -> Result<Self, Inauthentic> {
+        let [mut key, mut intermediate, mut root] = [None; 3];
+        for certificate in certificates {
+            let (role, place) = if certificate.key_algorithm == P384_KEY {
+                (Role::Key, &mut key)
+            } else if certificate.is_self_issued() {
+                (Role::Root, &mut root)
+            } else {
+                (Role::Intermediate, &mut intermediate)
+            };
+            if place.replace(certificate).is_some() {
+                return Err(Inauthentic::Surplus { role });
+            }
+        }
+        let missing = |role| Inauthentic::Missing { role };
+        Ok(Self {
+            key: key.ok_or(missing(Role::Key))?,
+            intermediate: intermediate.ok_or(missing(Role::Intermediate))?,
+            root,
+        })
+    }
+
+    /// The pinned root that issued the intermediate certificate. A root that came along must be
+    /// that very certificate: another one with the same name is a stranger.
+    fn anchor(&self, anchors: &'a [Anchor]) -> Result<&'a Anchor, Inauthentic> {
+        let named: Vec<_> = anchors
+            .iter()
+            .filter(|anchor| anchor.tee == Tee::Snp)
+            .filter(|anchor| anchor.certificate.subject == self.intermediate.issuer)
+            .filter(|anchor| self.root.is_none_or(|root| root.der == anchor.certificate.der))
+            .collect();
+        if named.is_empty() {
+            return Err(match self.root {
+                Some(root) if root.subject != self.intermediate.issuer => {
+                    Inauthentic::Issuer { role: Role::Intermediate }
+                }
+                _ => Inauthentic::UnknownRoot,
+            });
+        }
+        // A simulated root may bear the vendor's name, so the signature decides.
+        named
+            .into_iter()
+            .find(|anchor| verify_certificate(self.intermediate, &anchor.certificate).is_ok())
+            .ok_or(Inauthentic::Signature { over: "intermediate certificate" })
+    }
+
+    fn check_intermediate(&self, now: u64) -> Result<(), Inauthentic> {
+        let role = Role::Intermediate;
+        check_dates(role, self.intermediate, now)?;
+        if !self.intermediate.is_authority() {
+            return Err(Inauthentic::Unusable { role, problem: "may not sign certificates" });
+        }
+        check_critical(role, self.intermediate)
+    }
+}
+
+/// The revocation list of the root, if it came. Only the intermediate certificate can be on it:
+/// VCEK and VLEK all have the serial number zero.
+fn check_revocation(
+    lists: &[RevocationList],
+    root: &Certificate,
+    intermediate: &Certificate,
+) -> Result<Revocation, Inauthentic> {
+    let role = Role::RevocationList;
+    let list = match lists {
+        [] => return Ok(Revocation::Unknown),
+        [list] => list,
+        _ => return Err(Inauthentic::Surplus { role }),
+    };
+    if list.issuer != root.subject {
+        return Err(Inauthentic::Issuer { role });
+    }
+    check_algorithm(role, &list.algorithm)?;
+    verify(&RSA_PSS_2048_8192_SHA384, &root.key, &list.tbs, &list.signature, "revocation list")?;
+    for (role, certificate) in [(Role::Intermediate, intermediate), (Role::Root, root)] {
+        if list.lists(certificate) {
+            return Err(Inauthentic::Revoked { role });
+        }
+    }
+    Ok(Revocation::Listed { this_update: list.this_update, next_update: list.next_update })
+}
+
+/// What the certificate of a VCEK or VLEK says about the key.
+struct KeyCertificate {
+    signer: Signer,
+    product: Product,
+    tcb: SnpTcb,
+    /// The chip, for a VCEK.
+    hardware_id: Option<Vec<u8>>,
+    /// The cloud provider, for a VLEK.
+    csp: Option<String>,
+}
+
+const STRUCT_VERSION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.1");
+const PRODUCT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.2");
+const SPL_BOOTLOADER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.1");
+const SPL_TEE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.2");
+const SPL_SNP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.3");
+const SPL_4: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.4");
+const SPL_5: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.5");
+const SPL_6: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.6");
+const SPL_7: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.7");
+const SPL_MICROCODE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.8");
+const SPL_FMC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.9");
+const HARDWARE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.4");
+const CSP_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.5");
+
+/// Every extension that a key certificate may carry.
+const KNOWN: [ObjectIdentifier; 13] = [
+    STRUCT_VERSION,
+    PRODUCT_NAME,
+    SPL_BOOTLOADER,
+    SPL_TEE,
+    SPL_SNP,
+    SPL_4,
+    SPL_5,
+    SPL_6,
+    SPL_7,
+    SPL_MICROCODE,
+    SPL_FMC,
+    HARDWARE_ID,
+    CSP_ID,
+];
+
+impl KeyCertificate {
+    fn read(
+        certificate: &Certificate,
+        intermediate: &Certificate,
+        now: u64,
+    ) -> Result<Self, Inauthentic> {
+        let role = Role::Key;
+        if certificate.issuer != intermediate.subject {
+            return Err(Inauthentic::Issuer { role });
+        }
+        verify_certificate(certificate, intermediate)
+            .map_err(|_| Inauthentic::Signature { over: "key certificate" })?;
+        check_dates(role, certificate, now)?;
+        check_critical(role, certificate)?;
+        if certificate.extension_ids().any(|id| !KNOWN.contains(&id)) {
+            return Err(extension("(any)", "is not one that this verifier knows"));
+        }
+        let signer = signer_of(certificate)?;
+        let product = product_of(certificate, signer)?;
+        Ok(Self {
+            signer,
+            product,
+            tcb: tcb_of(certificate, product)?,
+            hardware_id: hardware_id_of(certificate, signer, product)?,
+            csp: csp_of(certificate, signer)?,
+        })
+    }
+
+    /// The report, the key's certificate and its issuer must name one kind of signer.
+    fn check_signer(&self, body: &Body) -> Result<(), Inauthentic> {
+        const MASK_CHIP_KEY: u32 = 1 << 1;
+        let report = match (body.key_info >> 2) & 0b111 {
+            0 => Signer::Vcek,
+            1 => Signer::Vlek,
+            _ => return Err(Inauthentic::NotSigned),
+        };
+        if report != self.signer {
+            return Err(Inauthentic::SignerKind { report, certificate: self.signer });
+        }
+        // Masked, the chip signs nothing: such a report cannot come from a VCEK.
+        if report == Signer::Vcek && body.key_info & MASK_CHIP_KEY != 0 {
+            return Err(Inauthentic::NotSigned);
+        }
+        Ok(())
+    }
+
+    /// From version 3 on the report says which processor it is; the certificates must agree.
+    fn check_product(&self, body: &Body) -> Result<(), Inauthentic> {
+        if body.version < 3 {
+            return Ok(());
+        }
+        let (family, model) = (body.cpuid_family, body.cpuid_model);
+        let report = Product::of_cpu(family, model).ok_or(Inauthentic::Cpu { family, model })?;
+        if report == self.product {
+            Ok(())
+        } else {
+            Err(Inauthentic::Product { report, certificates: self.product })
+        }
+    }
+
+    /// Equality, with the TCB that the report *claims*: another one has another key.
+    fn check_tcb(&self, reported: &SnpTcb) -> Result<(), Inauthentic> {
+        let pairs = reported.components().into_iter().zip(self.tcb.components());
+        for ((component, report), (_, certificate)) in pairs {
+            if report != certificate {
+                return Err(Inauthentic::Tcb { component, report, certificate });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_chip(&self, chip_id: &[u8; 64]) -> Result<(), Inauthentic> {
+        let Some(hardware_id) = &self.hardware_id else {
+            return Ok(());
+        };
+        let (head, tail) =
+            chip_id.split_at_checked(hardware_id.len()).ok_or(Inauthentic::ChipId)?;
+        // A hidden chip id is all zero and names no chip.
+        let hidden = head.iter().all(|byte| *byte == 0);
+        if head == hardware_id && tail.iter().all(|byte| *byte == 0) && !hidden {
+            Ok(())
+        } else {
+            Err(Inauthentic::ChipId)
+        }
+    }
+}
+
+fn signer_of(certificate: &Certificate) -> Result<Signer, Inauthentic> {
+    let name = certificate.common_name();
+    [Signer::Vcek, Signer::Vlek]
+        .into_iter()
+        .find(|signer| name.as_deref() == Some(signer.subject()))
+        .ok_or(Inauthentic::Unusable {
+            role: Role::Key,
+            problem: "is of neither a vcek nor a vlek",
+        })
+}
+
+/// The product, from the issuer's name and from the certificate's own extension.
+fn product_of(certificate: &Certificate, signer: Signer) -> Result<Product, Inauthentic> {
+    let issuer = common_name(&certificate.issuer).unwrap_or_default();
+    let product = Product::ALL
+        .into_iter()
+        .find(|product| issuer.strip_prefix(signer.issuer_prefix()) == Some(product.name()))
+        .ok_or(Inauthentic::Issuer { role: Role::Key })?;
+    let name = "productName";
+    // IA5String: the product, or the product and its stepping, as in "Milan-B0".
+    let value = certificate.extension(PRODUCT_NAME).ok_or(extension(name, "is missing"))?;
+    let text = ia5(value).ok_or(extension(name, "is not an IA5String"))?;
+    match text.strip_prefix(product.name()) {
+        Some("") => Ok(product),
+        Some(stepping) if stepping.starts_with('-') => Ok(product),
+        _ => Err(extension(name, "is of another product than the issuer")),
+    }
+}
+
+fn tcb_of(certificate: &Certificate, product: Product) -> Result<SnpTcb, Inauthentic> {
+    let number = |id, name| match certificate.extension(id) {
+        Some(value) => uint8(value).ok_or(extension(name, "is not an INTEGER from 0 to 255")),
+        None => Err(extension(name, "is missing")),
+    };
+    if number(STRUCT_VERSION, "structVersion")? > 1 {
+        return Err(extension("structVersion", "is not known"));
+    }
+    for (id, name) in [(SPL_4, "spl_4"), (SPL_5, "spl_5"), (SPL_6, "spl_6"), (SPL_7, "spl_7")] {
+        if certificate.extension(id).is_some_and(|value| value != [0x02, 0x01, 0x00]) {
+            return Err(extension(name, "is reserved and not zero"));
+        }
+    }
+    let fmc = match product {
+        Product::Turin => number(SPL_FMC, "fmcSPL")?,
+        _ if certificate.extension(SPL_FMC).is_some() => {
+            return Err(extension("fmcSPL", "is not of this product"));
+        }
+        _ => 0,
+    };
+    Ok(SnpTcb {
+        fmc,
+        bootloader: number(SPL_BOOTLOADER, "blSPL")?,
+        tee: number(SPL_TEE, "teeSPL")?,
+        snp: number(SPL_SNP, "snpSPL")?,
+        microcode: number(SPL_MICROCODE, "ucodeSPL")?,
+    })
+}
+
+/// The raw bytes of the hardware id: 64, on Turin 8. A VLEK has none.
+fn hardware_id_of(
+    certificate: &Certificate,
+    signer: Signer,
+    product: Product,
+) -> Result<Option<Vec<u8>>, Inauthentic> {
+    let len = if product == Product::Turin { 8 } else { 64 };
+    match (signer, certificate.extension(HARDWARE_ID)) {
+        (Signer::Vcek, Some(id)) if id.len() == len => Ok(Some(id.to_vec())),
+        (Signer::Vcek, Some(_)) => Err(extension("hwID", "has another length")),
+        (Signer::Vcek, None) => Err(extension("hwID", "is missing")),
+        (Signer::Vlek, Some(_)) => Err(extension("hwID", "is not of a vlek")),
+        (Signer::Vlek, None) => Ok(None),
+    }
+}
+
+fn csp_of(certificate: &Certificate, signer: Signer) -> Result<Option<String>, Inauthentic> {
+    match (signer, certificate.extension(CSP_ID)) {
+        (Signer::Vcek, None) => Ok(None),
+        (Signer::Vcek, Some(_)) => Err(extension("cspID", "is not of a vcek")),
+        (Signer::Vlek, Some(value)) => match ia5(value) {
+            Some(text) => Ok(Some(text.into())),
+            None => Err(extension("cspID", "is not an IA5String")),
+        },
+        (Signer::Vlek, None) => Err(extension("cspID", "is missing")),
+    }
+}
+
+fn extension(extension: &'static str, problem: &'static str) -> Inauthentic {
+    Inauthentic::Extension { role: Role::Key, extension, problem }
+}
+
+/// A DER INTEGER from 0 to 255, in its only encoding.
+fn uint8(der: &[u8]) -> Option<u8> {
+    match der {
+        [0x02, 0x01, value @ 0..=0x7f] | [0x02, 0x02, 0x00, value @ 0x80..=0xff] => Some(*value),
+        _ => None,
+    }
+}
+
+/// A DER IA5String of less than 128 characters.
+fn ia5(der: &[u8]) -> Option<&str> {
+    match der {
+        [0x16, len @ 0..=0x7f, text @ ..] if usize::from(*len) == text.len() && text.is_ascii() => {
+            core::str::from_utf8(text).ok()
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn check_dates(
+    role: Role,
+    certificate: &Certificate,
+    now: u64,
+) -> Result<(), Inauthentic> {
+    let (from, until) = (certificate.not_before, certificate.not_after);
+    if now < from {
+        Err(Inauthentic::NotYetValid { role, from, now })
+    } else if now > until {
+        Err(Inauthentic::Expired { role, now, until })
+    } else {
+        Ok(())
+    }
+}
+
+fn check_critical(role: Role, certificate: &Certificate) -> Result<(), Inauthentic> {
+    if certificate.unknown_critical() {
+        return Err(Inauthentic::Unusable {
+            role,
+            problem: "has a critical extension that this verifier does not know",
+        });
+    }
+    Ok(())
+}
+
+/// RSASSA-PSS with SHA-384, MGF1 with SHA-384 and 48 bytes of salt (RFC 4055), the only algorithm
+/// of AMD's hierarchy. Some of its certificates spell the default trailer field out.
+const PSS: &[u8] = &[
+    0x30, 0x41, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, 0x30, 0x34, 0xa0,
+    0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00,
+    0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08, 0x30,
+    0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xa2, 0x03,
+    0x02, 0x01, 0x30,
+];
+const PSS_WITH_TRAILER: &[u8] = &[
+    0x30, 0x46, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, 0x30, 0x39, 0xa0,
+    0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00,
+    0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08, 0x30,
+    0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xa2, 0x03,
+    0x02, 0x01, 0x30, 0xa3, 0x03, 0x02, 0x01, 0x01,
+];
+
+/// `id-ecPublicKey` on `secp384r1` (RFC 5480).
+const P384_KEY: &[u8] = &[
+    0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
+    0x00, 0x22,
+];
+
+fn check_algorithm(role: Role, algorithm: &[u8]) -> Result<(), Inauthentic> {
+    if algorithm == PSS || algorithm == PSS_WITH_TRAILER {
+        return Ok(());
+    }
+    Err(Inauthentic::Unusable {
+        role,
+        problem: "is not signed with RSASSA-PSS, SHA-384 and 48 bytes of salt",
+    })
+}
+
+fn verify_certificate(certificate: &Certificate, issuer: &Certificate) -> Result<(), Inauthentic> {
+    check_algorithm(Role::Key, &certificate.algorithm)?;
+    verify(
+        &RSA_PSS_2048_8192_SHA384,
+        &issuer.key,
+        &certificate.tbs,
+        &certificate.signature,
+        "certificate",
+    )
+}
+
+fn verify(
+    algorithm: &'static dyn VerificationAlgorithm,
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+    over: &'static str,
+) -> Result<(), Inauthentic> {
+    UnparsedPublicKey::new(algorithm, key)
+        .verify(message, signature)
+        .map_err(|_| Inauthentic::Signature { over })
+}

@@ -1,0 +1,144 @@
+//! A policy names every check, and a waiver gives its reason.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs
+)]
+
+mod common;
+
+use attestation_verifier::policy::{AppraisalPolicy, PolicyError, STRICT};
+use attestation_verifier::root::Root;
+use common::amd::{Hierarchy, Shape};
+use common::with;
+use measurement::digest::sha384;
+use measurement::manifest::Tee;
+
+fn problem(policy: &str) -> String {
+    match AppraisalPolicy::parse(policy) {
+        Err(PolicyError::Syntax { problem }) => problem,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+#[test]
+fn accepts_the_strict_policy_and_digests_its_exact_bytes() {
+    let policy = AppraisalPolicy::parse(STRICT).unwrap();
+    assert_eq!(policy.digest().as_bytes(), &sha384(STRICT.as_bytes()));
+    assert_eq!(policy.further_roots().count(), 0);
+    let more = AppraisalPolicy::parse(&format!("{STRICT}\n")).unwrap();
+    assert_ne!(more.digest(), policy.digest());
+}
+
+#[test]
+fn rejects_a_policy_that_leaves_any_check_out() {
+    let mut names = 0;
+    for line in STRICT.lines() {
+        let Some((name, _)) = line.split_once('=') else { continue };
+        let name = name.trim();
+        if name.is_empty() || name == "tcb_floor" || name.contains(['#', ' ', '{']) {
+            continue;
+        }
+        let without = STRICT.replacen(&format!("{line}\n"), "", 1);
+        assert!(problem(&without).contains(&format!("missing field `{name}`")), "{name}");
+        names += 1;
+    }
+    assert_eq!(names, 4 + 28 + 17);
+}
+
+#[test]
+fn rejects_checks_it_does_not_know() {
+    let policy = STRICT.replace("[tdx]", "[tdx]\nspeed = { require = \"on\" }");
+    assert!(problem(&policy).contains("unknown field `speed`"));
+    assert!(problem(&format!("{STRICT}\n[gpu]\n")).contains("unknown field `gpu`"));
+}
+
+#[test]
+fn rejects_a_waiver_without_a_reason_and_a_requirement_beside_a_waiver() {
+    let judge = |value: &str| problem(&with(STRICT, "snp.debug", value));
+    assert!(judge("{ waived = \" \" }").contains("a waiver needs its reason"));
+    let both = "{ require = \"forbidden\", waived = \"x\" }";
+    assert!(judge(both).contains("expected either `require` or `waived`"));
+    assert!(judge("{}").contains("expected either `require` or `waived`"));
+    assert!(
+        judge("{ require = \"forbidden\", unless = \"x\" }").contains("unknown field `unless`")
+    );
+    assert!(judge("\"forbidden\"").contains("invalid type"));
+}
+
+#[test]
+fn rejects_requirements_it_cannot_read() {
+    for (check, value, expected) in [
+        ("snp.debug", "{ require = \"allowed\" }", "expected \"forbidden\", found \"allowed\""),
+        ("snp.firmware", "{ require = \"1.55\" }", "expected a version"),
+        ("snp.firmware", "{ require = \"1.55.256\" }", "expected a version"),
+        ("snp.products", "{ require = [\"venice\"] }", "unknown variant `venice`"),
+        ("snp.id_key", "{ require = [\"00\"] }", "expected 48 bytes"),
+        (
+            "snp.tcb_floor",
+            "{ require = [{ cpu = \"19\", bootloader = 0, tee = 0, snp = 0, microcode = 0 }] }",
+            "expected a cpu",
+        ),
+        ("tdx.xfam", "{ require = \"0xe7\" }", "16 hexadecimal digits"),
+        ("tdx.evaluation_number", "{ require = -1 }", "invalid value"),
+    ] {
+        let problem = problem(&with(STRICT, check, value));
+        assert!(problem.contains(expected), "{check}: {problem}");
+    }
+}
+
+#[test]
+fn rejects_a_policy_that_accepts_nothing_or_goes_on_for_ever() {
+    let binding = &STRICT[STRICT.find("[binding]").unwrap()..STRICT.find("[snp]").unwrap()];
+    assert_eq!(AppraisalPolicy::parse(binding).err(), Some(PolicyError::Empty));
+    let long = "#".repeat(300_000);
+    assert!(matches!(AppraisalPolicy::parse(&long), Err(PolicyError::TooLong { .. })));
+}
+
+#[test]
+fn lists_what_it_waives_for_each_platform() {
+    let policy = AppraisalPolicy::parse(STRICT).unwrap();
+    let checks = |tee| -> Vec<_> { policy.waived(tee).into_iter().map(|w| w.check).collect() };
+    assert!(checks(Tee::Snp).contains(&"snp.author_key"));
+    assert!(!checks(Tee::Snp).contains(&"tdx.smt"));
+    assert_eq!(
+        checks(Tee::Tdx),
+        [
+            "binding.platform",
+            "tdx.cached_keys",
+            "tdx.dynamic_platform",
+            "tdx.mr_seam",
+            "tdx.smt",
+            "tdx.tee_tcb_svn",
+        ]
+    );
+}
+
+#[test]
+fn names_further_roots_and_rejects_what_is_none() {
+    let hierarchy = Hierarchy::new(&Shape::default());
+    let text = hierarchy.policy();
+    let policy = AppraisalPolicy::parse(&text).unwrap();
+    let roots: Vec<_> = policy.further_roots().collect();
+    assert_eq!(roots, [&Root::Simulated("test".into())]);
+    let refused = |text: &str| match AppraisalPolicy::parse(text) {
+        Err(PolicyError::Root { problem, .. }) => problem,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("accepted"),
+    };
+    assert_eq!(refused(&hierarchy.policy_from(&text)), "is already a root");
+    let named = text.replace("name = \"test\"", "name = \"a\\nb\"");
+    assert!(refused(&named).starts_with("needs a name"));
+    let broken = text.replace("-----END CERTIFICATE-----", "");
+    assert_eq!(refused(&broken), "not PEM of certificates or revocation lists");
+    let mut ask = hierarchy;
+    ask.ark = ask.vcek.clone();
+    assert_eq!(refused(&ask.policy()), "is not the certificate of a root");
+    let kind = text.replace("kind = \"simulated\"", "kind = \"genuine\"");
+    assert!(problem(&kind).contains("unknown variant `genuine`"));
+}
