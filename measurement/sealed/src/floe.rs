@@ -46,7 +46,7 @@ const INNER_MARK: u32 = u32::MAX;
 const IV_LEN: u32 = 32;
 const TAG_LEN: usize = 16;
 
-/// The length of a sealed segment: the three that have published vectors, no other.
+/// The length of a sealed segment: one of three, so that no header can ask for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentSize {
     /// 4096 bytes.
