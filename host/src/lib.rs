@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod front;
 pub mod image;
 pub mod initrd;
 pub mod pipe;

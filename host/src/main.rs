@@ -34,7 +34,18 @@ fn main() -> ExitCode {
         Verb::Measure(arguments) => command::measure::run(&arguments),
     };
     result.unwrap_or_else(|problem| {
-        eprintln!("cloister-host: {problem:#}");
+        eprintln!("cloister-host: {}", describe(&problem));
         ExitCode::from(2)
+    })
+}
+
+/// The chain of causes, each said once: some errors quote their cause already.
+fn describe(problem: &anyhow::Error) -> String {
+    problem.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        match (text.is_empty(), text.contains(&cause)) {
+            (true, _) => cause,
+            (false, true) => text,
+            (false, false) => format!("{text}: {cause}"),
+        }
     })
 }

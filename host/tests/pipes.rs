@@ -1,5 +1,13 @@
 //! Relay and supply over unix sockets, with a test in the place of the enclave.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of it is tests"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 
