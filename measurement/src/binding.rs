@@ -157,6 +157,12 @@ pub fn closing_report_data(
     )))
 }
 
+/// What the sealed adapter is bound to.
+#[must_use]
+pub fn adapter_aad(manifest: &Digest<Manifest>, attempt: u32) -> Vec<u8> {
+    encode(&("cloister adapter", manifest, attempt))
+}
+
 /// HPKE's `info` for a share of the adapter's one-time key, wrapped to custodian `index`.
 #[must_use]
 pub fn adapter_share_info(manifest: &Digest<Manifest>, attempt: u32, index: u8) -> Vec<u8> {
