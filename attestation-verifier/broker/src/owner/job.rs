@@ -315,6 +315,7 @@ impl Job {
             ("privacy.epsilon", positive(privacy.epsilon), "is not above 0 and finite"),
             ("train.batch", train.batch > 0, "is 0"),
             ("train.batch", u64::from(train.batch) <= data.max_units, "is above data.max_units"),
+            ("train.checkpoint", train.checkpoint == 0, "is not 0, and no image writes one yet"),
             ("train.layers", train.layers.iter().all(known), "names a layer that is none"),
             ("train.steps", train.steps > 0, "is 0"),
         ]
