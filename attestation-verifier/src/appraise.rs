@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use measurement::cbor::Blob;
-use measurement::digest::{Digest, of, sha256, sha384};
-use measurement::launch::Measured;
+use measurement::digest::{Digest, of, sha384};
+use measurement::launch::{Measured, blob};
 use measurement::manifest::Tee;
 use measurement::octets::Octets;
 use serde::Serialize;
@@ -95,7 +95,7 @@ impl Verifier {
             },
         };
         let mut findings = Findings::default();
-        self.judge_binding(&seen, expected, &sha256(expected.launch_blob), &mut findings);
+        self.judge_binding(&seen, expected, &blob::host_data(expected.launch_blob), &mut findings);
         match &self.policy.snp {
             Some(policy) => snp::judge(&claims, policy, now, &mut findings),
             None => findings.add(no_section("snp")),
@@ -118,7 +118,7 @@ impl Verifier {
         let judged = intel::authenticate(&quote, &endorsements, &self.policy.anchors, now)?;
 
         let mut findings = Findings::default();
-        let launch_blob = sha384(expected.launch_blob);
+        let launch_blob = blob::mr_config_id(expected.launch_blob);
         let (root, verdict) = match judged {
             intel::Judged::Genuine(root, verdict) => (root, verdict),
             intel::Judged::AttributesRefused(refusal) => {

@@ -14,10 +14,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::endorsement::Endorsements;
 use crate::evidence::Inauthentic;
-use crate::root::{Anchor, Root};
-use crate::wire::tdx::Quote;
+use crate::root::Root;
 
 /// What Intel says about the platform behind a quote.
 pub(crate) struct Verdict {
@@ -42,13 +40,24 @@ pub(crate) enum Judged {
 }
 
 #[cfg(not(feature = "tdx-collateral"))]
-pub(crate) fn authenticate(
-    _: &Quote<'_>,
-    _: &Endorsements,
-    _: &[Anchor],
-    _: u64,
-) -> Result<Judged, Inauthentic> {
-    Err(Inauthentic::CouldNotJudge { feature: "tdx-collateral" })
+pub(crate) use unjudged::authenticate;
+
+#[cfg(not(feature = "tdx-collateral"))]
+mod unjudged {
+    use super::Judged;
+    use crate::endorsement::Endorsements;
+    use crate::evidence::Inauthentic;
+    use crate::root::Anchor;
+    use crate::wire::tdx::Quote;
+
+    pub(crate) fn authenticate(
+        _: &Quote<'_>,
+        _: &Endorsements,
+        _: &[Anchor],
+        _: u64,
+    ) -> Result<Judged, Inauthentic> {
+        Err(Inauthentic::CouldNotJudge { feature: "tdx-collateral" })
+    }
 }
 
 #[cfg(feature = "tdx-collateral")]
