@@ -137,8 +137,11 @@ impl Job<Booted> {
         }
         let (_, bytes) = blob::read(&launch_blob).map_err(|_| Halt::Manifest)?;
         let manifest = Manifest::parse(&bytes).map_err(|_| Halt::Manifest)?;
-        // This build drives no GPU and writes no checkpoint: a manifest that needs one is not run.
-        if manifest.gpus != 0 || manifest.training.checkpoint != 0 {
+        // What this build cannot do is refused, not left out: GPUs, checkpoints, a canary audit.
+        let beyond = manifest.gpus != 0
+            || manifest.training.checkpoint != 0
+            || manifest.audit.canaries != 0;
+        if beyond {
             return Err(Halt::Manifest);
         }
         let approvals = host.item(Item::Approvals, MAX_APPROVALS)?.ok_or(Halt::Manifest)?;
