@@ -122,8 +122,8 @@ fn policy(roots: &[SimulatedRoot]) -> Result<String, InitError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+pub(super) mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 
     use super::*;
     use crate::owner::job::Job;
@@ -138,9 +138,11 @@ mod tests {
         SimulatedRoot { name: name.into(), certificate, platform: Tee::Snp }
     }
 
-    fn certificate() -> String {
+    /// A root, PEM.
+    pub(in crate::owner) fn certificate() -> String {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         params.self_signed(&key).unwrap().pem()
     }

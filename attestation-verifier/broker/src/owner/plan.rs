@@ -396,4 +396,4 @@ fn simulated_roots(policy: &AppraisalPolicy) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

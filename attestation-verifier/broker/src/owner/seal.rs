@@ -517,4 +517,4 @@ fn pour(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

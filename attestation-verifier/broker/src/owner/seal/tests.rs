@@ -9,16 +9,17 @@ use crate::owner::dataset::Facts;
 use crate::owner::job;
 use crate::owner::synthetic::{Kind, Recipe};
 
-struct Fixture {
-    folder: TempDir,
-    job: Job,
-    custodians: Vec<Custodian>,
-    keys: Vec<RecipientKey>,
+/// A folder with synthetic tickets, a job, and three custodians with their keys.
+pub(in crate::owner) struct Fixture {
+    pub(in crate::owner) folder: TempDir,
+    pub(in crate::owner) job: Job,
+    pub(in crate::owner) custodians: Vec<Custodian>,
+    pub(in crate::owner) keys: Vec<RecipientKey>,
     files: Vec<PathBuf>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(in crate::owner) fn new() -> Self {
         let recipe =
             Recipe { kind: Kind::Training, seed: 3, records: 40, customers: 12, canaries: 2 };
         Self::of(&recipe.jsonl())
@@ -34,7 +35,7 @@ impl Fixture {
         Self { folder, job: job::tests::golden(), custodians, keys, files: vec![path] }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::owner) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -52,7 +53,7 @@ impl Fixture {
         })
     }
 
-    fn seal(&self) -> Result<Outcome, SealError> {
+    pub(in crate::owner) fn seal(&self) -> Result<Outcome, SealError> {
         self.with(seal)
     }
 
