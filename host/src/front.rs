@@ -50,6 +50,7 @@ const fn verb(
 /// Every verb there is.
 pub const VERBS: &[Verb] = &[
     verb("owner", "cloister-owner", "init", "write a job's files and a synthetic data set"),
+    verb("owner", "cloister-owner", "keygen", "make a key to approve or to receive with"),
     verb("owner", "cloister-owner", "seal", "encrypt the records, deal the key to the custodians"),
     verb("owner", "cloister-owner", "plan", "resolve every digest, write the manifest"),
     verb("owner", "cloister-owner", "approve", "sign the manifest"),
