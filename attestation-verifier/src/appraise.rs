@@ -10,19 +10,20 @@ use measurement::launch::{Measured, blob};
 use measurement::manifest::Tee;
 use measurement::octets::Octets;
 use serde::Serialize;
-use thiserror::Error;
 
 use crate::endorsement::amd::SnpTcb;
 use crate::endorsement::{Endorsements, amd, intel};
-use crate::evidence::{Evidence, Inauthentic};
+use crate::evidence::Evidence;
 use crate::policy::{AppraisalPolicy, Waived};
 use crate::root::Root;
-use crate::wire::Malformed;
 use crate::wire::snp::Report;
 use crate::wire::tdx::Quote;
 
+mod finding;
 mod snp;
 mod tdx;
+
+pub use finding::{Finding, Findings, Rejection};
 
 /// Judges evidence by one policy.
 #[derive(Clone)]
@@ -356,95 +357,5 @@ impl fmt::Display for Tcb {
                 write!(f, "svn {} {status} in evaluation {number}", tcb.tee_tcb_svn)
             }
         }
-    }
-}
-
-/// Why evidence was refused.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// Its origin is not what it says.
-    #[error("inauthentic evidence: {0}")]
-    Inauthentic(#[from] Inauthentic),
-    /// It has not the shape of evidence, or an endorsement has no known shape.
-    #[error("malformed evidence: {0}")]
-    Malformed(#[from] Malformed),
-    /// It is genuine, and the policy refuses what it says.
-    #[error("unacceptable evidence: {0}")]
-    Unacceptable(Findings),
-}
-
-impl Rejection {
-    /// The findings, when the policy refused; none otherwise.
-    pub fn findings(&self) -> &[Finding] {
-        match self {
-            Self::Unacceptable(findings) => findings.as_slice(),
-            Self::Inauthentic(_) | Self::Malformed(_) => &[],
-        }
-    }
-}
-
-/// All that a policy has against a piece of evidence.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Findings(Vec<Finding>);
-
-impl Findings {
-    pub(crate) fn add(&mut self, finding: Finding) {
-        self.0.push(finding);
-    }
-
-    fn into_result(self) -> Result<(), Rejection> {
-        if self.0.is_empty() { Ok(()) } else { Err(Rejection::Unacceptable(self)) }
-    }
-
-    /// The findings, in the order of the checks.
-    pub fn as_slice(&self) -> &[Finding] {
-        &self.0
-    }
-
-    /// The ids of the checks that failed.
-    pub fn ids(&self) -> Vec<&'static str> {
-        self.0.iter().map(Finding::id).collect()
-    }
-}
-
-impl fmt::Display for Findings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, finding) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{finding}")?;
-        }
-        Ok(())
-    }
-}
-
-/// One check that evidence failed.
-#[derive(Clone, Debug, Eq, Error, PartialEq, Serialize)]
-#[error("{check} is {observed}, policy requires {required}")]
-pub struct Finding {
-    check: &'static str,
-    observed: String,
-    required: String,
-}
-
-impl Finding {
-    pub(crate) fn new(check: &'static str, observed: String, required: String) -> Self {
-        Self { check, observed, required }
-    }
-
-    /// The check, by the name it has in the policy, as in `snp.debug`. Names do not change.
-    pub fn id(&self) -> &'static str {
-        self.check
-    }
-
-    /// What the evidence says.
-    pub fn observed(&self) -> &str {
-        &self.observed
-    }
-
-    /// What the policy requires.
-    pub fn required(&self) -> &str {
-        &self.required
     }
 }
