@@ -11,5 +11,6 @@ pub mod pin;
 pub mod policy;
 pub mod proof;
 pub mod protocol;
+pub mod receipt;
 pub mod root;
 pub mod wire;
