@@ -60,8 +60,7 @@ impl Fold {
     /// Takes in the next entry.
     pub(super) fn push(&mut self, entry: Entry) -> Result<u64, Unfit> {
         let index = self.state.size();
-        let record =
-            Record::parse(&entry.record).map_err(|why| Unfit::Record { index, why })?;
+        let record = Record::parse(&entry.record).map_err(|why| Unfit::Record { index, why })?;
         let covered = Leaf::from_slice(&entry.leaf).is_some_and(|leaf| leaf.covers(&entry.record));
         if !covered {
             return Err(Unfit::Leaf { index });
