@@ -192,3 +192,47 @@ pub fn schema() -> Octets<32> {
         role and content), of prompt and completion, or of text";
     Octets(measurement::digest::sha256(SCHEMA))
 }
+
+#[cfg(test)]
+mod tests {
+    use measurement::cbor::Real;
+
+    use super::*;
+
+    #[test]
+    fn a_budget_comes_back_from_the_sidecar_to_the_same_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("data.sds");
+        let dataset = Dataset {
+            commitments: vec![Octets([1; 32])],
+            id: Octets([2; 16]),
+            key: Octets([3; 32]),
+            root: Hash32::from_bytes([4; 32]),
+            version: 1,
+        };
+        for n in 1..500_u32 {
+            let budget = Budget {
+                delta: Real(1.0 / f64::from(n * n + 7)),
+                epsilon: Real(f64::from(n).sqrt()),
+            };
+            let sidecar = Sidecar {
+                budget,
+                custodians: Vec::new(),
+                dataset: dataset.clone(),
+                max_units: 256,
+                threshold: 1,
+                unit: Unit::Record,
+            };
+            std::fs::write(Sidecar::path(&place), sidecar.to_json()).unwrap();
+            assert_eq!(Sidecar::read(&place).unwrap(), sidecar, "{n}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_sidecar_that_is_not_spelled_as_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("data.sds");
+        std::fs::write(Sidecar::path(&place), "{}").unwrap();
+        assert!(matches!(Sidecar::read(&place), Err(DatasetError::Sidecar { .. })));
+    }
+}

@@ -66,3 +66,69 @@ pub fn read(folder: &Path) -> Result<Image, ImageError> {
     ];
     Ok(Image { measured, parts })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const SHAPE: &str = r#"{"platform":"snp","cpu":"EPYC-v4","vcpus":1,"memory_mib":512,
+        "guest_features":1}"#;
+    const VECTORS: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors/cpu/launch");
+
+    fn folder(firmware: &[u8], kernel: &[u8], initrd: &[u8], cmdline: &str) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [
+            ("image.json", SHAPE.as_bytes()),
+            ("firmware.fd", firmware),
+            ("kernel", kernel),
+            ("initrd", initrd),
+            ("cmdline", cmdline.as_bytes()),
+        ] {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn measures_the_folder_and_digests_every_file() {
+        let vector = |name: &str| fs::read(Path::new(VECTORS).join(name));
+        let (Ok(firmware), Ok(kernel)) = (vector("ovmf_AmdSev_suffix.bin"), vector("kernel.bin"))
+        else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "no vectors");
+            println!("vectors are missing: nothing was measured");
+            return;
+        };
+        let folder = folder(&firmware, &kernel, b"initrd", "console=ttyS0");
+        let image = read(folder.path()).unwrap();
+        let parts = Parts {
+            firmware: &firmware,
+            kernel: &kernel,
+            initrd: b"initrd",
+            cmdline: "console=ttyS0",
+        };
+        let shape: launch::Image = serde_json::from_str(SHAPE).unwrap();
+        assert_eq!(image.measured, shape.measure(&parts).unwrap());
+        let names: Vec<_> = image.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names, ["cmdline", "firmware.fd", "image.json", "initrd", "kernel"]);
+        assert_eq!(image.parts[4].digest, Digest::of(&kernel));
+        fs::write(folder.path().join("cmdline"), "console=ttyS0\n").unwrap();
+        assert_ne!(read(folder.path()).unwrap().measured, image.measured);
+    }
+
+    #[test]
+    fn refuses_parts_that_cannot_be_measured() {
+        let folder = folder(b"no firmware", b"", b"", "");
+        let error = read(folder.path()).unwrap_err();
+        assert!(matches!(error, ImageError::Measure { .. }), "{error}");
+        fs::write(folder.path().join("image.json"), r#"{"platform":"sgx"}"#).unwrap();
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `sgx`"), "{error}");
+        fs::remove_file(folder.path().join("image.json")).unwrap();
+        assert!(matches!(read(folder.path()), Err(ImageError::File(_))));
+    }
+}

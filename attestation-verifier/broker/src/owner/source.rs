@@ -89,36 +89,23 @@ impl Lines {
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Line, SourceError> {
         let io = |source| SourceError::Io { path: self.path.clone(), source };
         line.clear();
-        let (mut any, mut long) = (false, false);
-        loop {
-            let buffer = self.reader.fill_buf().map_err(io)?;
-            if buffer.is_empty() {
-                break;
-            }
-            any = true;
-            let end = buffer.iter().position(|byte| *byte == b'\n');
-            let used = end.map_or(buffer.len(), |at| at.saturating_add(1));
-            let (taken, _) = buffer.split_at_checked(used).unwrap_or((buffer, &[]));
-            self.digest.update(taken);
-            let text = taken.strip_suffix(b"\n").unwrap_or(taken);
-            // The carriage return of a full line does not count, so one byte more is kept.
-            long |= line.len().saturating_add(text.len()) > MAX_LINE.saturating_add(1);
-            if !long {
-                line.extend_from_slice(text);
-            }
-            self.reader.consume(used);
-            if end.is_some() {
-                break;
-            }
-        }
-        if !any {
+        // Room for the line end, which does not count.
+        let room = u64::try_from(MAX_LINE).unwrap_or(u64::MAX).saturating_add(2);
+        let mut part = self.reader.by_ref().take(room);
+        if part.read_until(b'\n', line).map_err(io)? == 0 {
             return Ok(Line::End);
         }
+        let full = part.limit() == 0 && line.last() != Some(&b'\n');
+        self.digest.update(line);
         self.number = self.number.saturating_add(1);
-        if line.last() == Some(&b'\r') {
-            line.pop();
+        if full {
+            skip(&mut *self.reader, &mut self.digest).map_err(io)?;
+            return Ok(Line::Long);
         }
-        Ok(if long || line.len() > MAX_LINE { Line::Long } else { Line::Whole })
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let length = text.strip_suffix(b"\r").unwrap_or(text).len();
+        line.truncate(length);
+        Ok(if length > MAX_LINE { Line::Long } else { Line::Whole })
     }
 
     /// Number of the line that was read last, from 1.
@@ -132,6 +119,21 @@ impl Lines {
     pub fn digest(self) -> Octets<32> {
         let digest = self.digest.finish();
         Octets::from_slice(digest.as_ref()).unwrap_or(Octets([0; 32]))
+    }
+}
+
+/// Goes on to the end of the line.
+fn skip(reader: &mut dyn BufRead, digest: &mut Context) -> io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(buffer.len(), |at| at.saturating_add(1));
+        digest.update(buffer.get(..used).unwrap_or_default());
+        let last = end.is_some() || buffer.is_empty();
+        reader.consume(used);
+        if last {
+            return Ok(());
+        }
     }
 }
 
