@@ -189,7 +189,7 @@ impl Shared {
         report_data: &[u8; 64],
     ) -> Result<AttestationResult, Denial> {
         let endorsements: Vec<_> = cpu.endorsements.iter().map(|one| one.0.as_slice()).collect();
-        let images: Vec<_> = manifest.images.iter().map(|image| image.measured.clone()).collect();
+        let images: Vec<_> = manifest.images.iter().map(|image| image.measured).collect();
         let platforms = &manifest.platforms;
         let expected = Expected { report_data, launch_blob, images: &images, platforms };
         let evidence = Evidence { tee: cpu.tee, report: &cpu.report.0 };
@@ -449,3 +449,6 @@ fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

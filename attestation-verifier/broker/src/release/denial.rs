@@ -222,7 +222,6 @@ pub enum Denial {
 impl Denial {
     /// The finding's name, which does not change.
     #[must_use]
-    #[expect(clippy::too_many_lines, reason = "one row per finding")]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Accountant(_) => "budget-unbounded",

@@ -58,8 +58,8 @@ fn every_record_proves_under_the_checkpoint() {
     let store = Store::open(folder.path(), Arc::clone(&identity)).unwrap();
     let me = identity.custodian();
     let ledger = measurement::manifest::LedgerTerms { log: me.log, quorum: 0, witnesses: vec![] };
-    for (index, expected) in store.fold().events().iter().enumerate() {
-        let proven = store.proven(index as u64).unwrap();
+    for (index, expected) in (0..).zip(store.fold().events()) {
+        let proven = store.proven(index).unwrap();
         let record =
             attestation_verifier::proof::record(&proven, &me.log, &me.decision, &ledger).unwrap();
         assert_eq!(record.event, *expected);
