@@ -1,0 +1,187 @@
+//! The program from outside: statuses, first lines, and what it says when it cannot judge.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn auditor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cloister-auditor")).args(arguments).output().unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A folder in which everything that is required lies, and nothing is right.
+fn desk(name: &str) -> std::path::PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    for sub in ["image", "log"] {
+        fs::create_dir_all(folder.join(sub)).unwrap();
+    }
+    for file in [
+        "receipt.json",
+        "policy.toml",
+        "image/kernel",
+        "image/initrd",
+        "image/cmdline",
+        "image/firmware.fd",
+        "image/image.json",
+        "log/checkpoint",
+    ] {
+        fs::write(folder.join(file), "x").unwrap();
+    }
+    folder
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+#[test]
+fn cannot_judge_without_what_is_required_and_says_what_is_missing() {
+    for (file, artefact) in [
+        ("receipt.json", "receipt"),
+        ("policy.toml", "policy"),
+        ("image/kernel", "image: kernel"),
+        ("image/image.json", "image: image.json"),
+    ] {
+        let folder = desk(&format!("missing-{}", artefact.replace([':', ' '], "-")));
+        fs::remove_file(folder.join(file)).unwrap();
+        let output = auditor(&["verify", &path(&folder, "receipt.json")]);
+        assert_eq!(output.status.code(), Some(2), "{file}");
+        let required = format!("cloister-auditor: could not judge: {artefact} is missing");
+        assert!(err(&output).starts_with(&required), "{}", err(&output));
+        assert_eq!(out(&output), "");
+    }
+}
+
+#[test]
+fn cannot_judge_without_a_log_and_says_so_in_json_too() {
+    let folder = desk("no-log");
+    fs::remove_dir_all(folder.join("log")).unwrap();
+    let output = auditor(&["verify", &path(&folder, "receipt.json"), "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("hint: say where it is with --log"), "{}", err(&output));
+    let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(json["verdict"], "could not judge");
+    assert!(json["problem"].as_str().unwrap().starts_with("log is missing"));
+}
+
+#[test]
+fn an_optional_file_that_is_named_must_be_there() {
+    let folder = desk("named");
+    let absent = path(&folder, "absent.sds");
+    let output = auditor(&["verify", &path(&folder, "receipt.json"), "--dataset", &absent]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("dataset is missing"), "{}", err(&output));
+}
+
+#[test]
+fn rejects_what_is_no_receipt_and_lists_what_was_not_checked() {
+    let folder = desk("no-receipt");
+    let receipt = path(&folder, "receipt.json");
+    let output = auditor(&["verify", &receipt]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        out(&output),
+        format!(
+            "rejected  {receipt}\n  finding      receipt: the receipt is not a dsse envelope, \
+             required is a receipt that prints back to the same bytes  [receipt.malformed]\n  \
+             not checked  manifest, sealed adapter, adapter, dataset, base\n"
+        )
+    );
+    let output = auditor(&["verify", &receipt, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(json["verdict"], "rejected");
+    assert_eq!(json["findings"][0]["id"], "receipt.malformed");
+    assert_eq!(json["not_checked"].as_array().unwrap().len(), 5);
+    assert!(json["simulated"].is_null());
+}
+
+#[test]
+fn a_data_set_that_is_none_is_a_finding() {
+    let folder = desk("dataset");
+    fs::write(folder.join("dataset.sds"), "not sealed at all").unwrap();
+    let output = auditor(&["verify", &path(&folder, "receipt.json"), "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(json["findings"][1]["id"], "dataset.malformed");
+}
+
+#[test]
+fn a_rejected_receipt_has_a_page_and_the_same_status() {
+    let folder = desk("report");
+    let page = path(&folder, "page.html");
+    let output = auditor(&["report", &path(&folder, "receipt.json"), "--out", &page]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(out(&output).starts_with("rejected  "));
+    assert!(fs::read_to_string(page).unwrap().contains("<h1>Rejected training receipt</h1>"));
+    let output = auditor(&["report", &path(&folder, "receipt.json")]);
+    assert!(out(&output).starts_with("# Rejected training receipt\n"));
+}
+
+#[test]
+fn epsilon_rounds_up_and_leaves_out_the_lower_bound() {
+    let arguments =
+        ["epsilon", "--sigma", "1", "--q", "0.01", "--steps", "1000", "--delta", "1e-5"];
+    let output = auditor(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).starts_with("epsilon <= "), "{}", out(&output));
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&auditor(&[&arguments[..], &["--json"]].concat()))).unwrap();
+    let epsilon = json["epsilon_upper"].as_f64().unwrap();
+    assert!((2.0..2.2).contains(&epsilon), "{epsilon}");
+    assert_eq!(json["method"], "cloister-rdp/1");
+    assert!(json.get("epsilon_lower").is_none());
+}
+
+#[test]
+fn epsilon_refuses_what_cannot_be() {
+    for (sigma, q, delta) in [("0", "0.1", "1e-5"), ("1", "2", "1e-5"), ("1", "0.1", "0.5")] {
+        let arguments = ["epsilon", "--sigma", sigma, "--q", q, "--steps", "10", "--delta", delta];
+        let output = auditor(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(err(&output).starts_with("cloister-auditor: "));
+    }
+}
+
+#[test]
+fn replay_says_why_an_image_has_no_measurement() {
+    let folder = desk("replay");
+    let output = auditor(&["replay", "--image", &path(&folder, "image")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("image.json"), "{}", err(&output));
+    let output = auditor(&["replay", "--image", &path(&folder, "absent")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("image is missing"), "{}", err(&output));
+}
+
+#[test]
+fn appraise_rejects_what_is_no_report() {
+    let folder = desk("appraise");
+    fs::write(folder.join("policy.toml"), attestation_verifier::policy::STRICT).unwrap();
+    let (report, policy) = (path(&folder, "receipt.json"), path(&folder, "policy.toml"));
+    let challenge = "00".repeat(64);
+    let output = auditor(&[
+        "appraise",
+        "--tee",
+        "snp",
+        "--evidence",
+        &report,
+        "--policy",
+        &policy,
+        "--report-data",
+        &challenge,
+        "--json",
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(json["verdict"], "rejected");
+}
