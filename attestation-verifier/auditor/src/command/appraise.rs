@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn appraise(arguments: &Arguments) -> Result<Result<AttestationResult, Rejection>, String> {
-    let file = |path| read(path, LIMIT).map_err(|error| error.to_string());
+    let file = |path: &PathBuf| read(path, LIMIT).map_err(|error| error.to_string());
     let report = file(&arguments.evidence)?;
     let endorsements = arguments.endorsement.iter().map(file).collect::<Result<Vec<_>, _>>()?;
     let endorsements: Vec<_> = endorsements.iter().map(Vec::as_slice).collect();
