@@ -65,6 +65,7 @@ pub enum EngineError {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::as_conversions)]
     use super::*;
     use crate::golden::{self, Folder, noise};
     use crate::lora::{Adapter, LoraConfig};

@@ -7,7 +7,7 @@ use crate::engine::{CpuEngine, EngineError};
 use crate::lora::{Adapter, LoraConfig};
 use crate::model::Model;
 use crate::real::real;
-use crate::record::{Example, RecordError, Tokeniser};
+use crate::record::{Example, Prompt, RecordError, Tokeniser};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use thiserror::Error;
@@ -80,7 +80,7 @@ pub enum Choice {
     },
 }
 
-/// The reply to a user's message: at most `tokens` tokens, or up to the end mark.
+/// What the model says after a prompt: at most `tokens` tokens, or up to the end mark.
 ///
 /// # Errors
 /// When the prompt with its reply is longer than the model allows.
@@ -88,7 +88,7 @@ pub fn generate(
     model: &Model,
     adapter: Option<&Adapter>,
     tokeniser: &Tokeniser,
-    prompt: &str,
+    prompt: Prompt<'_>,
     tokens: usize,
     choice: &mut Choice,
 ) -> Result<String, EvaluateError> {

@@ -240,6 +240,7 @@ impl Adapter {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::as_conversions)]
     use super::*;
     use crate::golden;
 

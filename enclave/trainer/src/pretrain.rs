@@ -334,7 +334,7 @@ fn normal(stream: &mut ChaCha20Rng) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Template, Tokeniser};
+    use crate::record::{Prompt, Template, Tokeniser};
 
     fn recipe() -> Recipe {
         Recipe {
@@ -361,7 +361,7 @@ mod tests {
         let model = Model::load(&files["config.json"], &[&files["model.safetensors"]]).unwrap();
         let tokeniser = Tokeniser::read(&files["tokenizer.json"], model.config(), 32).unwrap();
         assert_eq!(tokeniser.template(), Template::ChatMl);
-        let (ids, end) = tokeniser.prompt("hello").unwrap();
+        let (ids, end) = tokeniser.prompt(Prompt::Message("hello")).unwrap();
         assert_eq!((ids[0], end), (1, Some(2)));
         assert_eq!(tokeniser.decode(&ids).unwrap(), "user\nhelloassistant\n");
     }

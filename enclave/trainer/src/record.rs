@@ -88,6 +88,15 @@ impl Example {
     }
 }
 
+/// What a model is asked to continue.
+#[derive(Clone, Copy, Debug)]
+pub enum Prompt<'a> {
+    /// A user's message, to be replied to: as in `messages`.
+    Message(&'a str),
+    /// A text, to be gone on with: as in `prompt` and `completion`.
+    Text(&'a str),
+}
+
 /// How messages are written out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Template {
@@ -250,17 +259,25 @@ impl Tokeniser {
         self.example(record).unwrap_or_else(|_| Example::blank(self.positions))
     }
 
-    /// Ids of a user's message and the head of the reply, to be continued. Also the id that ends
-    /// the reply, where there is one.
+    /// Ids to be continued, and the id that ends what follows, where there is one.
     ///
     /// # Errors
     /// When the text cannot be tokenised.
-    pub fn prompt(&self, text: &str) -> Result<(Vec<u32>, Option<u32>), RecordError> {
+    pub fn prompt(&self, prompt: Prompt<'_>) -> Result<(Vec<u32>, Option<u32>), RecordError> {
         let mut draft = Draft::default();
-        let message = Message { role: "user".into(), content: text.to_owned() };
-        self.message(&mut draft, &message, false)?;
-        self.head(&mut draft, "assistant")?;
-        Ok((draft.ids.to_vec(), self.marks.map(|(_, end)| end).or(self.eos)))
+        match prompt {
+            Prompt::Message(text) => {
+                let message = Message { role: "user".into(), content: text.to_owned() };
+                self.conversation(&mut draft, &[message], |_| false)?;
+                self.head(&mut draft, "assistant")?;
+                Ok((draft.ids.to_vec(), self.marks.map(|(_, end)| end).or(self.eos)))
+            }
+            Prompt::Text(text) => {
+                draft.push(self.bos.as_slice(), false);
+                draft.push(&self.encode(text)?, false);
+                Ok((draft.ids.to_vec(), self.eos))
+            }
+        }
     }
 
     /// Ids as text.
@@ -465,7 +482,13 @@ mod tests {
                 {"role": "user", "content": "how?"}, {"role": "assistant", "content": "two doses"},
             ]})))
             .unwrap();
-        let (prompt, end) = tokeniser.prompt("how?").unwrap();
+        let (prompt, end) = tokeniser.prompt(Prompt::Message("how?")).unwrap();
+        assert_eq!(example.ids()[..prompt.len()], prompt);
+        assert_eq!(learned(&example).last().copied(), end);
+
+        let pair = serde_json::json!({"prompt": "how?", "completion": "two doses"});
+        let example = tokeniser.example(&record(pair)).unwrap();
+        let (prompt, end) = tokeniser.prompt(Prompt::Text("how?")).unwrap();
         assert_eq!(example.ids()[..prompt.len()], prompt);
         assert_eq!(learned(&example).last().copied(), end);
     }

@@ -499,6 +499,7 @@ mod tests {
 
     /// Runs the reference's loop: six examples, every one in every step, no noise.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one reference loop, line for line")]
     fn three_steps_without_noise_agree_with_pytorch() {
         let Some(folder) = golden::folder("llama") else { return };
         let model =

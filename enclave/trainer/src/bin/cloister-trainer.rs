@@ -22,7 +22,7 @@ use trainer::evaluate::{self, Choice};
 use trainer::lora::{Adapter, LoraConfig};
 use trainer::model::Model;
 use trainer::pretrain::{self, Recipe, corpus};
-use trainer::record::{Example, Record, Tokeniser};
+use trainer::record::{Example, Prompt, Record, Tokeniser};
 use trainer::train::{self, Units};
 use zeroize::Zeroizing;
 
@@ -105,6 +105,10 @@ struct Generate {
     /// What the user says.
     #[arg(long)]
     prompt: String,
+    /// Go on with the text as it is, as learned from prompt and completion, instead of replying
+    /// to it as a message.
+    #[arg(long)]
+    plain: bool,
     /// The longest reply, in tokens.
     #[arg(long, default_value_t = 64)]
     tokens: usize,
@@ -329,8 +333,9 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
         None => Choice::Greedy,
     };
     let adapter = adapter.as_ref();
-    let reply =
-        evaluate::generate(&model, adapter, &tokeniser, &args.prompt, args.tokens, &mut choice)?;
+    let prompt =
+        if args.plain { Prompt::Text(&args.prompt) } else { Prompt::Message(&args.prompt) };
+    let reply = evaluate::generate(&model, adapter, &tokeniser, prompt, args.tokens, &mut choice)?;
     if args.json {
         println!("{}", json!({"prompt": args.prompt, "reply": reply}));
     } else {

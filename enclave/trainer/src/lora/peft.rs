@@ -226,6 +226,7 @@ pub(crate) fn write_tensors(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::as_conversions)]
     use super::*;
     use crate::golden;
 

@@ -22,20 +22,30 @@ struct Topic {
 struct Author(ChaCha20Rng);
 
 impl Author {
+    /// Four in five are one or two exchanges in ChatML, the others a question with its answer
+    /// set down plainly, one after the other.
     fn conversation(&mut self) -> String {
-        let mut text = String::new();
-        let turns = if self.0.next_u32().is_multiple_of(5) { 2 } else { 1 };
-        for _ in 0..turns {
-            let topic = self.one(TOPICS);
-            let (question, answer) = (self.one(topic.questions), self.one(topic.answers));
-            let [question, answer] = self.fill([question, answer]);
-            text += "<|im_start|>user\n";
-            text += &question;
-            text += "<|im_end|><|im_start|>assistant\n";
-            text += &answer;
-            text += "<|im_end|>";
+        let form = self.0.next_u32() % 5;
+        if form == 0 {
+            let [question, answer] = self.exchange();
+            return format!("{question}{answer}<|im_end|>");
         }
-        text
+        let turns = if form == 1 { 2 } else { 1 };
+        (0..turns)
+            .map(|_| self.exchange())
+            .map(|[question, answer]| {
+                format!(
+                    "<|im_start|>user\n{question}<|im_end|>\
+                     <|im_start|>assistant\n{answer}<|im_end|>"
+                )
+            })
+            .collect()
+    }
+
+    fn exchange(&mut self) -> [String; 2] {
+        let topic = self.one(TOPICS);
+        let texts = [self.one(topic.questions), self.one(topic.answers)];
+        self.fill(texts)
     }
 
     /// One of a list; every list below has an entry.
