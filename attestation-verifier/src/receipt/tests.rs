@@ -260,6 +260,7 @@ fn predicate(manifest: &Manifest, claim: ReleaseClaim) -> Predicate {
 
 /// The desk, with changes to the terms, to the debit and release before they are logged, and to the
 /// statement before it is signed.
+#[expect(clippy::too_many_lines, reason = "it lays out everything on the desk, in order")]
 fn desk_with(
     change_terms: impl FnOnce(&mut Terms),
     change_release: impl FnOnce(&mut log::Debit, &mut log::Release),
