@@ -299,11 +299,6 @@ impl Job {
                 "is above data.max_records, and every unit has a record",
             ),
             (
-                "data.max_units",
-                unit.is_some() || data.max_units == data.max_records,
-                "is not data.max_records, though each record is its own unit",
-            ),
-            (
                 "data.unit",
                 unit.is_none_or(|name| !taken.contains(&name)),
                 "is blank or names a text of the record",
@@ -422,7 +417,7 @@ pub(super) mod tests {
     #[test]
     fn refuses_bounds_that_contradict_each_other() {
         assert_eq!(settings(|job| job.data.max_units = 513), ["data.max_units"]);
-        assert_eq!(settings(|job| job.data.unit = None), ["data.max_units"]);
+        assert_eq!(settings(|job| job.data.unit = None), [""; 0]);
         assert_eq!(settings(|job| job.train.batch = 257), ["train.batch"]);
         assert_eq!(settings(|job| job.train.layers.push("lm_head".into())), ["train.layers"]);
     }
