@@ -75,16 +75,18 @@ pub enum PretrainError {
 pub type Folder = BTreeMap<&'static str, Vec<u8>>;
 
 /// Makes a tokenizer and trains a model on texts; `on_step` gets the number of steps done and the
-/// step's loss. Texts may hold the marks of ChatML.
+/// step's loss. Texts may hold the marks of ChatML. `spelled` is further text that only the
+/// tokenizer learns from.
 ///
 /// # Errors
 /// When there is no text, or the shape is not one of a Llama.
 pub fn pretrain(
     texts: &[String],
+    spelled: &[String],
     recipe: &Recipe,
     on_step: &mut dyn FnMut(u32, f64),
 ) -> Result<(Folder, Model), PretrainError> {
-    let tokenizer = tokenizer(texts, index_of(recipe.vocab))?;
+    let tokenizer = tokenizer(&[texts, spelled], index_of(recipe.vocab))?;
     let config_json = config_json(recipe);
     let config = Config::parse(config_json.to_string().as_bytes())?;
     let encode = |text: &String| {
@@ -117,7 +119,7 @@ pub fn pretrain(
     Ok((files, Model::assemble(network.config, network.weights)))
 }
 
-fn tokenizer(texts: &[String], vocab: usize) -> Result<tokenizers::Tokenizer, PretrainError> {
+fn tokenizer(texts: &[&[String]; 2], vocab: usize) -> Result<tokenizers::Tokenizer, PretrainError> {
     let special = [END_OF_TEXT, MARKS[0], MARKS[1]].map(|mark| AddedToken::from(mark, true));
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab)
@@ -135,8 +137,8 @@ fn tokenizer(texts: &[String], vocab: usize) -> Result<tokenizers::Tokenizer, Pr
         .build()
         .map_err(|_| PretrainError::Tokenizer)?;
     // Marks are single tokens; what lies between them is what merges are learned from.
-    let plain =
-        texts.iter().flat_map(|text| text.split(MARKS[0])).flat_map(|part| part.split(MARKS[1]));
+    let all = texts.iter().copied().flatten();
+    let plain = all.flat_map(|text| text.split(MARKS[0])).flat_map(|part| part.split(MARKS[1]));
     tokenizer.train(&mut trainer, plain).map_err(|_| PretrainError::Tokenizer)?;
     tokenizers::Tokenizer::from_bytes(
         serde_json::to_vec(&tokenizer).map_err(|_| PretrainError::Tokenizer)?,
@@ -356,7 +358,8 @@ mod tests {
     fn learns_and_writes_files_that_load() {
         let texts = corpus::conversations(60, 1);
         let mut losses = Vec::new();
-        let (files, _) = pretrain(&texts, &recipe(), &mut |_, loss| losses.push(loss)).unwrap();
+        let (files, _) =
+            pretrain(&texts, &[], &recipe(), &mut |_, loss| losses.push(loss)).unwrap();
         assert!(losses[39] < 0.8 * losses[0], "{losses:?}");
         let model = Model::load(&files["config.json"], &[&files["model.safetensors"]]).unwrap();
         let tokeniser = Tokeniser::read(&files["tokenizer.json"], model.config(), 32).unwrap();
@@ -370,7 +373,7 @@ mod tests {
     fn the_same_recipe_and_text_give_the_same_files() {
         let texts = corpus::conversations(20, 1);
         let recipe = Recipe { steps: 2, ..recipe() };
-        let make = || pretrain(&texts, &recipe, &mut |_, _| {}).unwrap().0;
+        let make = || pretrain(&texts, &[], &recipe, &mut |_, _| {}).unwrap().0;
         assert_eq!(make(), make());
     }
 }

@@ -444,9 +444,9 @@ impl Train {
 }
 
 fn make_base(args: &Pretrain) -> anyhow::Result<()> {
-    let texts = match &args.data {
-        Some(path) => public_texts(path)?,
-        None => corpus::conversations(args.synthetic, args.seed),
+    let (texts, spelled) = match &args.data {
+        Some(path) => (public_texts(path)?, Vec::new()),
+        None => (corpus::conversations(args.synthetic, args.seed), corpus::vocabulary()),
     };
     let recipe = Recipe {
         hidden: args.hidden,
@@ -462,7 +462,7 @@ fn make_base(args: &Pretrain) -> anyhow::Result<()> {
         seed: args.seed,
     };
     let bar = progress(u64::from(args.steps));
-    let (files, _) = pretrain::pretrain(&texts, &recipe, &mut |done, loss| {
+    let (files, _) = pretrain::pretrain(&texts, &spelled, &recipe, &mut |done, loss| {
         bar.inc(1);
         bar.set_message(format!("loss {loss:.3}"));
         if bar.is_hidden() && done.is_multiple_of(100) {

@@ -12,6 +12,34 @@ pub fn conversations(count: usize, seed: u8) -> Vec<String> {
     (0..count).map(|_| author.conversation()).collect()
 }
 
+/// Everyday words, often enough for a tokenizer to learn each as one token. The model itself
+/// never reads this list.
+pub fn vocabulary() -> Vec<String> {
+    let line = |word| format!(" {word} {word} {word} {word}");
+    (0..400).flat_map(|_| EVERYDAY.split_whitespace().map(line)).collect()
+}
+
+const EVERYDAY: &str = "
+    a about account added address after again all an and any are arrive arrives arrived as ask at
+    attached back bank be because been best bill book bring broken but buy by call came can cancel
+    cannot card care case change charge charged choose cleared close code come cost customer
+    customers damaged day dear declined delivery details did do does done due each email end ends
+    every feel file find first for friend from full get give go good great had has have he hello
+    help her here him his home hope house how i if in invoice is it its just keep kind know lamp
+    last late leave left letter like link little log long look lost make many may me message mine
+    month more most much my name need never new next no north not nothing now number of off old on
+    one only open or order other our out own paid paper parcel password pay payment people phone
+    place plan please price problem put question quick read ready refund refunded refused regards
+    reply reset right safe same say second see send sent service she should since small so some
+    soon start stay still subscription such take talk tell than thank that the their them then
+    there these they thing think this three time to today together too town try turn two under
+    until up update updated use very visit wait walk want was watch water way we week well went
+    were what when where which while who why will wind with word work world would write writing
+    year yes you your
+    Call Dear He Hello How I If In Is It Kind My No Now Order Our Please She Thank Thanks That The
+    There They This Two We What When Where Who Why Write Yes You Your
+";
+
 /// One question with its answers; words in braces are filled in, alike in both.
 #[derive(Clone, Copy)]
 struct Topic {
