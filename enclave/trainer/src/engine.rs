@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_changes_no_bit() {
+    fn padding_changes_nothing() {
         let (model, adapter, example) = biased();
         let ids: Vec<u32> = example.ids()[..8].to_vec();
         let learned = [false, false, false, true, true, true, true, true];
