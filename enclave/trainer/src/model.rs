@@ -261,6 +261,28 @@ pub(crate) mod tests {
         );
     }
 
+    /// The one row of angles at position 1 is the frequencies themselves, as cosines.
+    #[test]
+    fn stretches_long_wavelengths_as_llama_3_does() {
+        let scaling = serde_json::json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+        });
+        let sines = |scaling: serde_json::Value| {
+            let mut config: serde_json::Value = serde_json::from_slice(&golden::config()).unwrap();
+            config["rope_scaling"] = scaling;
+            config["rope_theta"] = 500_000.0.into();
+            config["head_dim"] = 128.into();
+            let config = Config::parse(&serde_json::to_vec(&config).unwrap()).unwrap();
+            config.rotary(2).1[64..].to_vec()
+        };
+        let (plain, stretched) = (sines(serde_json::Value::Null), sines(scaling));
+        // Wavelengths below 8192 / 4 stay, those above 8192 are eight times as long.
+        assert_eq!(plain[..29], stretched[..29]);
+        assert!(plain[35..].iter().zip(&stretched[35..]).all(|(p, s)| (p / s - 8.0).abs() < 1e-4));
+        assert!((29..35).all(|i| plain[i] > stretched[i] && plain[i] < 8.0 * stretched[i]));
+    }
+
     #[test]
     fn rejects_dimensions_beyond_any_real_model() {
         assert_eq!(

@@ -1,15 +1,18 @@
 //! Public synthetic text: short conversations of everyday English, made from templates.
 //!
-//! Nothing in it comes from a person or a data set. It is small talk and plain answers; the
-//! forms of letters and of a help desk are left for an adapter to learn.
+//! Nothing in it comes from a person or a data set. It is small talk, plain answers, and exercises
+//! in repeating and spelling, which show a model every common word and many random names, numbers
+//! and addresses. The forms of letters and of a help desk are left for an adapter to learn.
 
+use crate::real::index_of;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
-/// Conversations in ChatML; the same for the same count and seed.
+/// Conversations in ChatML and plain texts; the same for the same count and seed.
 pub fn conversations(count: usize, seed: u8) -> Vec<String> {
-    let mut author = Author(ChaCha20Rng::from_seed([seed; 32]));
-    (0..count).map(|_| author.conversation()).collect()
+    let stream = ChaCha20Rng::from_seed([seed; 32]);
+    let mut author = Author { stream, everyday: EVERYDAY.split_whitespace().collect() };
+    (0..count).map(|_| author.text()).collect()
 }
 
 /// Everyday words, often enough for a tokenizer to learn each as one token. The model itself
@@ -47,27 +50,39 @@ struct Topic {
     answers: &'static [&'static str],
 }
 
-struct Author(ChaCha20Rng);
+struct Author {
+    stream: ChaCha20Rng,
+    everyday: Vec<&'static str>,
+}
 
 impl Author {
-    /// Four in five are one or two exchanges in ChatML, the others a question with its answer
-    /// set down plainly, one after the other.
-    fn conversation(&mut self) -> String {
-        let form = self.0.next_u32() % 5;
-        if form == 0 {
-            let [question, answer] = self.exchange();
-            return format!("{question}{answer}<|im_end|>");
+    /// In ten: five conversations, of which one has two turns; two exchanges set down plainly, one
+    /// text after the other; two exercises; one row of sentences without sense.
+    fn text(&mut self) -> String {
+        match self.below(10) {
+            0..=3 => self.conversation(1),
+            4 => self.conversation(2),
+            5 | 6 => {
+                let [question, answer] = self.exchange();
+                format!("{question}{answer}<|im_end|>")
+            }
+            7 | 8 => {
+                let [question, answer] = self.exercise();
+                if self.below(2) == 0 {
+                    chat([question, answer])
+                } else {
+                    question + &answer + "<|im_end|>"
+                }
+            }
+            _ => {
+                let sentences: Vec<String> = (0..3).map(|_| self.sentence()).collect();
+                sentences.join(" ") + "<|im_end|>"
+            }
         }
-        let turns = if form == 1 { 2 } else { 1 };
-        (0..turns)
-            .map(|_| self.exchange())
-            .map(|[question, answer]| {
-                format!(
-                    "<|im_start|>user\n{question}<|im_end|>\
-                     <|im_start|>assistant\n{answer}<|im_end|>"
-                )
-            })
-            .collect()
+    }
+
+    fn conversation(&mut self, turns: u32) -> String {
+        (0..turns).map(|_| chat(self.exchange())).collect()
     }
 
     fn exchange(&mut self) -> [String; 2] {
@@ -76,10 +91,103 @@ impl Author {
         self.fill(texts)
     }
 
+    fn exercise(&mut self) -> [String; 2] {
+        let said = if self.below(2) == 0 {
+            self.sentence()
+        } else {
+            self.sentence() + " " + &self.sentence()
+        };
+        match self.below(5) {
+            0 => [format!("Please repeat: {said}"), said],
+            1 => [format!("Say this: {said}"), said],
+            2 => [said.clone(), format!("You said: {said}")],
+            3 => {
+                let code = self.code();
+                [format!("Write {code} twice."), format!("{code} {code}")]
+            }
+            _ => {
+                let word = self.word();
+                let letters: Vec<String> = word.chars().map(String::from).collect();
+                [format!("Spell {word}."), letters.join(" ")]
+            }
+        }
+    }
+
+    /// Random words with a capital and a full stop.
+    fn sentence(&mut self) -> String {
+        let count = 3 + self.below(7);
+        let words: Vec<String> = (0..count).map(|_| self.word()).collect();
+        let end = self.one(&[".", ".", ".", "?", "!"]);
+        let text = words.join(" ").replace(" ,", ",");
+        let mut letters = text.chars();
+        letters
+            .next()
+            .map(|first| first.to_uppercase().chain(letters).collect::<String>())
+            .unwrap_or_default()
+            + end
+    }
+
+    fn word(&mut self) -> String {
+        match self.below(12) {
+            0 => self.code(),
+            1 => self.one(NAMES).to_owned(),
+            2 => self.invented(),
+            3 => self.one(&[",", "and", "the", "to", "of"]).to_owned(),
+            _ => {
+                let at = self.below(u32::try_from(self.everyday.len()).unwrap_or(1));
+                self.everyday.get(index_of(at)).copied().unwrap_or_default().to_owned()
+            }
+        }
+    }
+
+    /// A word that means nothing, of two or three syllables, now and then with a capital.
+    fn invented(&mut self) -> String {
+        let syllables = 2 + self.below(2);
+        let mut word = String::new();
+        for _ in 0..syllables {
+            word += self.one(&[
+                "b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w",
+                "z", "st", "tr", "sh",
+            ]);
+            word += self
+                .one(&["a", "e", "i", "o", "u", "ai", "ea", "oo", "ar", "en", "in", "or", "er"]);
+        }
+        if self.below(2) == 0 {
+            word.get_mut(..1).into_iter().for_each(str::make_ascii_uppercase);
+        }
+        word
+    }
+
+    /// Something like a number, an address or a label.
+    fn code(&mut self) -> String {
+        let letter = |author: &mut Self| {
+            char::from_digit(10 + author.below(26), 36).unwrap_or('a').to_ascii_uppercase()
+        };
+        match self.below(5) {
+            0 => self.digits(5),
+            1 => format!("{}{}-{}", letter(self), letter(self), self.digits(4)),
+            2 => format!("{}-{}-{}", self.digits(3), self.digits(3), self.digits(4)),
+            3 => format!("{} {} {}", self.digits(4), self.digits(4), self.digits(4)),
+            _ => {
+                let (name, place) = (self.invented(), self.invented());
+                let number = self.digits(2);
+                format!("{name}{number}@{place}.test").to_lowercase()
+            }
+        }
+    }
+
+    fn digits(&mut self, count: u32) -> String {
+        (0..count).map(|_| char::from_digit(self.below(10), 10).unwrap_or('0')).collect()
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        self.stream.next_u32() % bound.max(1)
+    }
+
     /// One of a list; every list below has an entry.
     fn one<T: Copy>(&mut self, list: &[T]) -> T {
         let length = u32::try_from(list.len()).unwrap_or(u32::MAX);
-        let at = usize::try_from(self.0.next_u32() % length).unwrap_or(0);
+        let at = index_of(self.below(length));
         #[expect(clippy::indexing_slicing, reason = "at is below the length")]
         list[at]
     }
@@ -91,23 +199,26 @@ impl Author {
             texts = texts.map(|text| text.replace(slot, word));
         }
         for slot in ["{n}", "{m}"] {
-            let digits = 1 + self.0.next_u32() % 4;
-            let number = self.0.next_u32() % 10_u32.pow(digits);
+            let digits = 1 + self.below(4);
+            let number = self.below(10_u32.pow(digits));
             texts = texts.map(|text| text.replace(slot, &number.to_string()));
         }
         texts
     }
 }
 
+fn chat([question, answer]: [String; 2]) -> String {
+    format!("<|im_start|>user\n{question}<|im_end|><|im_start|>assistant\n{answer}<|im_end|>")
+}
+
+const NAMES: &[&str] = &[
+    "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ivy", "Jack", "Kate",
+    "Leo", "Maria", "Nora", "Oscar", "Paula", "Quinn", "Rosa", "Sam", "Tom", "Uma", "Victor",
+    "Wendy", "Yusuf", "Zoe",
+];
+
 const WORDS: &[(&str, &[&str])] = &[
-    (
-        "{name}",
-        &[
-            "Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ivy", "Jack",
-            "Kate", "Leo", "Maria", "Nora", "Oscar", "Paula", "Quinn", "Rosa", "Sam", "Tom", "Uma",
-            "Victor", "Wendy", "Yusuf", "Zoe",
-        ],
-    ),
+    ("{name}", NAMES),
     (
         "{place}",
         &[
