@@ -7,7 +7,9 @@
 //! Notation: x is the residual stream, g a gradient with respect to what follows it, h a low-rank
 //! activation `x Aᵀ`. Shapes stand at the end of the lines.
 
-use super::kernel::{axpy, dot, exp, multiply, multiply_transposed, outer};
+use super::kernel::{
+    axpy, dot, exponentials, gated, multiply, multiply_transposed, outer, ungated,
+};
 use super::{Engine, EngineError};
 use crate::lora::{Adapter, Slot};
 use crate::model::{Config, Lent, Model, Projection};
@@ -60,15 +62,18 @@ struct Tape {
 
 #[derive(Default)]
 struct Attention {
-    q: Vec<f32>,     // (positions, heads * head), rotated
-    k: Vec<f32>,     // (positions, kv heads * head), rotated
-    v: Vec<f32>,     // (positions, kv heads * head)
-    p: Vec<f32>,     // (heads, positions, positions)
-    mixed: Vec<f32>, // (positions, heads * head)
+    q: Vec<f32>,      // (positions, heads * head), rotated
+    k: Vec<f32>,      // (positions, kv heads * head), rotated
+    v: Vec<f32>,      // (positions, kv heads * head)
+    p: Vec<Vec<f32>>, // (rows, keys up to the last row) by head and stripe of rows
+    mixed: Vec<f32>,  // (positions, heads * head)
 }
 
-/// Head rows are processed in stripes, so that no more than this many rows of logits exist.
+/// Attention weights are computed in stripes of this many rows: keys after a stripe are not
+/// multiplied at all.
 const STRIPE: usize = 16;
+/// About so many logits exist at a time.
+const LOGITS: usize = 1 << 20;
 
 impl<'m> CpuEngine<'m> {
     /// An engine for sequences of `positions` tokens and adapters of the shape of `adapter`.
@@ -116,7 +121,7 @@ impl<'m> CpuEngine<'m> {
             scale: narrow(adapter.config().scale()),
             parameters: adapter.values().len(),
             identity: format!(
-                "trainer/{} cpu/1 f32 lanes=8 {}",
+                "trainer/{} cpu/1 f32 quads {}",
                 env!("CARGO_PKG_VERSION"),
                 std::env::consts::ARCH
             ),
@@ -271,33 +276,40 @@ impl<'m> CpuEngine<'m> {
     }
 
     fn attend(&self, attention: &mut Attention) {
-        let t = self.positions;
-        attention.p = vec![0.0; self.config.heads * t * t];
-        attention.mixed = vec![0.0; t * self.config.query_width()];
+        let head = self.config.head_dim;
         let Attention { q, k, v, p, mixed } = attention;
-        for (head, p) in p.chunks_exact_mut(t * t).enumerate() {
-            let (of_q, of_k) = (self.columns_of_query(head), self.columns_of_key(head));
-            for (i, p) in p.chunks_exact_mut(t).enumerate() {
-                let first = self.first_key(i);
-                let seen = p.get_mut(first..=i).unwrap_or_default();
-                let query = of_q.of(q, i);
-                let mut top = f32::NEG_INFINITY;
-                for (j, p) in (first..).zip(seen.iter_mut()) {
-                    *p = self.attention_scale() * dot(query, of_k.of(k, j));
-                    top = top.max(*p);
+        mixed.resize(q.len(), 0.0);
+        for place in 0..self.config.heads {
+            let (of_q, of_k) = (self.columns_of_query(place), self.columns_of_key(place));
+            let (q, k, v) = (of_q.gather(q), of_k.gather(k), of_k.gather(v)); // (positions, head)
+            for (stripe, q) in q.chunks(STRIPE * head).enumerate() {
+                let start = stripe * STRIPE;
+                let end = start + q.len() / head;
+                let seen = ..end * head;
+                let (k, v) = (k.get(seen).unwrap_or_default(), v.get(seen).unwrap_or_default());
+                let mut weights = vec![0.0; q.len() / head * end]; // (rows, end)
+                multiply_transposed(&mut weights, self.attention_scale(), q, k, head);
+                for (query, row) in (start..).zip(weights.chunks_exact_mut(end)) {
+                    self.attention_row(query, row);
                 }
-                let mut sum = 0.0;
-                for p in seen.iter_mut() {
-                    *p = exp(*p - top);
-                    sum += *p;
-                }
-                let out = of_q.of_mut(mixed, i);
-                for (j, p) in (first..).zip(seen.iter_mut()) {
-                    *p /= sum;
-                    axpy(out, *p, of_k.of(v, j));
-                }
+                let mut out = vec![0.0; q.len()]; // (rows, head)
+                multiply(&mut out, 1.0, &weights, v, head);
+                of_q.add(mixed, start, &out);
+                p.push(weights);
             }
         }
+    }
+
+    /// Softmax over the keys a query sees; 0 for the others.
+    fn attention_row(&self, query: usize, row: &mut [f32]) {
+        let first = self.first_key(query);
+        let (before, rest) = row.split_at_mut(first);
+        let (seen, after) = rest.split_at_mut(query + 1 - first);
+        exponentials(seen);
+        let share = 1.0 / seen.iter().sum::<f32>();
+        seen.iter_mut().for_each(|weight| *weight *= share);
+        before.fill(0.0);
+        after.fill(0.0);
     }
 
     fn attention_scale(&self) -> f32 {
@@ -325,8 +337,9 @@ impl<'m> CpuEngine<'m> {
         let share = example.share();
         let mut loss = 0.0;
         let mut targets = example.targets();
-        let mut logits = vec![0.0; STRIPE * self.config.vocab];
-        for stripe in x.chunks_mut(STRIPE * hidden) {
+        let most = (LOGITS / self.config.vocab).clamp(STRIPE, self.positions.max(STRIPE));
+        let mut logits = vec![0.0; most * self.config.vocab];
+        for stripe in x.chunks_mut(most * hidden) {
             let rows = stripe.len() / hidden;
             let logits = logits.get_mut(..rows * self.config.vocab).unwrap_or_default();
             logits.fill(0.0);
@@ -423,28 +436,37 @@ impl<'m> CpuEngine<'m> {
 
     /// Gradients before rotation of q, k and v.
     fn backward_attention(&self, attention: &Attention, g_mixed: &[f32]) -> [Vec<f32>; 3] {
-        let t = self.positions;
+        let head = self.config.head_dim;
         let Attention { q, k, v, p, .. } = attention;
         let (mut g_q, mut g_k) = (vec![0.0; q.len()], vec![0.0; k.len()]);
         let mut g_v = vec![0.0; v.len()];
-        let mut g_p = vec![0.0; t];
-        for (head, p) in p.chunks_exact(t * t).enumerate() {
-            let (of_q, of_k) = (self.columns_of_query(head), self.columns_of_key(head));
-            for (i, p) in p.chunks_exact(t).enumerate() {
-                let first = self.first_key(i);
-                let p = p.get(first..=i).unwrap_or_default();
-                let g = of_q.of(g_mixed, i);
-                for (j, (p, g_p)) in (first..).zip(p.iter().zip(g_p.iter_mut())) {
-                    *g_p = dot(g, of_k.of(v, j));
-                    axpy(of_k.of_mut(&mut g_v, j), *p, g);
+        let stripes = self.positions.div_ceil(STRIPE);
+        for (place, p) in p.chunks(stripes).enumerate() {
+            let (of_q, of_k) = (self.columns_of_query(place), self.columns_of_key(place));
+            let (q, k, v) = (of_q.gather(q), of_k.gather(k), of_k.gather(v)); // (positions, head)
+            let g = of_q.gather(g_mixed); // (positions, head)
+            let (mut own_q, mut own_k) = (vec![0.0; q.len()], vec![0.0; k.len()]);
+            let mut own_v = vec![0.0; v.len()];
+            let rows = STRIPE * head;
+            let queries = q.chunks(rows).zip(own_q.chunks_mut(rows));
+            for (((q, own_q), g), p) in queries.zip(g.chunks(rows)).zip(p) {
+                let end = p.len() * head / q.len();
+                let seen = ..end * head;
+                let (k, v) = (k.get(seen).unwrap_or_default(), v.get(seen).unwrap_or_default());
+                let mut g_p = vec![0.0; p.len()]; // (rows, end)
+                multiply_transposed(&mut g_p, 1.0, g, v, head);
+                outer(own_v.get_mut(seen).unwrap_or_default(), 1.0, p, g, head);
+                for (p, g_p) in p.chunks_exact(end).zip(g_p.chunks_exact_mut(end)) {
+                    let mean = dot(p, g_p);
+                    g_p.iter_mut().zip(p).for_each(|(g_p, p)| *g_p = p * (*g_p - mean));
                 }
-                let mean: f32 = p.iter().zip(&g_p).map(|(p, g)| p * g).sum();
-                for (j, (p, g_p)) in (first..).zip(p.iter().zip(g_p.iter())) {
-                    let g = self.attention_scale() * p * (g_p - mean);
-                    axpy(of_q.of_mut(&mut g_q, i), g, of_k.of(k, j));
-                    axpy(of_k.of_mut(&mut g_k, j), g, of_q.of(q, i));
-                }
+                multiply(own_q, self.attention_scale(), &g_p, k, head);
+                let own_k = own_k.get_mut(seen).unwrap_or_default();
+                outer(own_k, self.attention_scale(), &g_p, q, head);
             }
+            of_q.add(&mut g_q, 0, &own_q);
+            of_k.add(&mut g_k, 0, &own_k);
+            of_k.add(&mut g_v, 0, &own_v);
         }
         self.rotate(&mut g_q, -1.0);
         self.rotate(&mut g_k, -1.0);
@@ -511,48 +533,32 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(self, matrix: &[f32], row: usize) -> &[f32] {
-        let start = row * self.width + self.start;
-        matrix.get(start..start + self.length).unwrap_or_default()
+    /// The head's columns, row by row.
+    fn gather(self, matrix: &[f32]) -> Vec<f32> {
+        let end = self.start + self.length;
+        let rows = matrix.chunks_exact(self.width);
+        rows.flat_map(|row| row.get(self.start..end).unwrap_or_default()).copied().collect()
     }
 
-    fn of_mut(self, matrix: &mut [f32], row: usize) -> &mut [f32] {
-        let start = row * self.width + self.start;
-        matrix.get_mut(start..start + self.length).unwrap_or_default()
+    /// Adds rows of the head's columns, from row `first` on.
+    fn add(self, matrix: &mut [f32], first: usize, rows: &[f32]) {
+        let end = self.start + self.length;
+        let into = matrix.chunks_exact_mut(self.width).skip(first);
+        for (into, row) in into.zip(rows.chunks_exact(self.length)) {
+            axpy(into.get_mut(self.start..end).unwrap_or_default(), 1.0, row);
+        }
     }
-}
-
-/// `silu(gate) * up`.
-fn gated(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    gate.iter().zip(up).map(|(gate, up)| gate * sigmoid(*gate) * up).collect()
-}
-
-/// Gradients of gate and up.
-fn ungated(gate: &[f32], up: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let cell = |((gate, up), g): ((&f32, &f32), &f32)| {
-        let sigmoid = sigmoid(*gate);
-        (g * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)), g * gate * sigmoid)
-    };
-    gate.iter().zip(up).zip(g).map(cell).unzip()
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
 }
 
 /// `-log p(target)`; turns logits into `weight * (p - onehot)`.
 fn softmax_loss(row: &mut [f32], target: usize, weight: f32) -> f64 {
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let chosen = row.get(target).copied().unwrap_or(top);
-    let mut sum = 0.0_f64;
-    for value in row.iter_mut() {
-        *value = exp(*value - top);
-        sum += f64::from(*value);
-    }
+    let chosen = row.get(target).copied();
+    let top = exponentials(row);
+    let sum: f64 = row.iter().copied().map(f64::from).sum();
     let factor = narrow(f64::from(weight) / sum);
     row.iter_mut().for_each(|value| *value *= factor);
     if let Some(value) = row.get_mut(target) {
         *value -= weight;
     }
-    libm::log(sum) - f64::from(chosen - top)
+    libm::log(sum) - f64::from(chosen.unwrap_or(top) - top)
 }

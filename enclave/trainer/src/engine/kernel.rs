@@ -1,38 +1,84 @@
 //! Dense kernels on row-major f32 slices.
 //!
-//! No fused multiply-add and no order of summation that depends on the machine: a sum of
-//! products is kept in eight lanes, which are added in one fixed tree. The compiler may use wider
-//! registers, which changes no bit, as Rust never contracts or reassociates floating point.
+//! No fused multiply-add, and one order of summation: matrices add four products at a time, row
+//! after row; a single sum of products is kept in eight lanes, which are added in one fixed tree.
+//! Each kernel is compiled twice, for the architecture's baseline and for AVX2, from the same source. That changes no bit,
+//! as Rust never contracts or reassociates floating point; a test compares the two.
+//!
+//! # Unsafe
+//! A function compiled for AVX2 may only be called where the processor has it, which the compiler
+//! cannot know. There is one such call, right behind the question; the kernels themselves are
+//! safe code on slices.
+
+#![expect(
+    unsafe_code,
+    reason = "the call of a function compiled for AVX2, once it is known to be there"
+)]
 
 const LANES: usize = 8;
 
+/// Makes `$name` call `$plain`, compiled for AVX2 where the processor has it.
+macro_rules! widest {
+    ($(#[$doc:meta])* $name:ident = $plain:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $(#[$doc])*
+        pub(super) fn $name($($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide($($arg: $type),*) $(-> $result)? {
+                    $plain($($arg),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has just said that it has AVX2.
+                    return unsafe { wide($($arg),*) };
+                }
+            }
+            $plain($($arg),*)
+        }
+    };
+}
+
+widest! {
+    /// `y += alpha * x wᵀ`: x is `(rows, inputs)`, w `(outputs, inputs)`, y `(rows, outputs)`.
+    multiply_transposed =
+        plain_multiply_transposed(y: &mut [f32], alpha: f32, x: &[f32], w: &[f32], inputs: usize)
+}
+
+widest! {
+    /// `dx += alpha * dy w`: dy is `(rows, outputs)`, w `(outputs, inputs)`, dx `(rows, inputs)`.
+    multiply = plain_multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs: usize)
+}
+
+widest! {
+    /// `g += alpha * leftᵀ right`: left is `(rows, outer)`, right `(rows, inner)`, g
+    /// `(outer, inner)`.
+    outer = plain_outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inner: usize)
+}
+
+widest! {
+    /// `exp(x - top)` of each x, in place, where `top` is the largest; returns `top`.
+    exponentials = plain_exponentials(row: &mut [f32]) -> f32
+}
+
+widest! {
+    /// `silu(gate) * up`.
+    gated = plain_gated(gate: &[f32], up: &[f32]) -> Vec<f32>
+}
+
+widest! {
+    /// Gradients of gate and up in [`gated`].
+    ungated = plain_ungated(gate: &[f32], up: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>)
+}
+
 /// Adds the lanes in a fixed tree.
+#[inline(always)]
 fn total(lanes: [f32; LANES]) -> f32 {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (b + f)) + ((c + g) + (d + h))
 }
 
-/// `x · w` for four rows `w` at once.
-fn dot4(x: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
-    let (head, tail) = x.as_chunks::<LANES>();
-    let [(a, at), (b, bt), (c, ct), (d, dt)] = rows.map(|row| row.as_chunks::<LANES>());
-    let mut sums = [[0.0_f32; LANES]; 4];
-    for ((((x, a), b), c), d) in head.iter().zip(a).zip(b).zip(c).zip(d) {
-        for (sum, row) in sums.iter_mut().zip([a, b, c, d]) {
-            for ((sum, x), w) in sum.iter_mut().zip(x).zip(row) {
-                *sum += x * w;
-            }
-        }
-    }
-    for (sum, row) in sums.iter_mut().zip([at, bt, ct, dt]) {
-        for ((sum, x), w) in sum.iter_mut().zip(tail).zip(row) {
-            *sum += x * w;
-        }
-    }
-    sums.map(total)
-}
-
 /// `x · w`.
+#[inline(always)]
 pub(super) fn dot(x: &[f32], w: &[f32]) -> f32 {
     let mut sum = [0.0_f32; LANES];
     for (x, w) in x.chunks(LANES).zip(w.chunks(LANES)) {
@@ -44,6 +90,7 @@ pub(super) fn dot(x: &[f32], w: &[f32]) -> f32 {
 }
 
 /// `out += factor * row`.
+#[inline(always)]
 pub(super) fn axpy(out: &mut [f32], factor: f32, row: &[f32]) {
     for (out, value) in out.iter_mut().zip(row) {
         *out += factor * value;
@@ -51,6 +98,7 @@ pub(super) fn axpy(out: &mut [f32], factor: f32, row: &[f32]) {
 }
 
 /// `out += sum of factor * row` over four rows.
+#[inline(always)]
 fn axpy4(out: &mut [f32], factors: [f32; 4], rows: [&[f32]; 4]) {
     let [fa, fb, fc, fd] = factors;
     let [a, b, c, d] = rows;
@@ -60,6 +108,7 @@ fn axpy4(out: &mut [f32], factors: [f32; 4], rows: [&[f32]; 4]) {
 }
 
 /// Four rows of a matrix, where there are four more.
+#[inline(always)]
 fn quads(matrix: &[f32], width: usize) -> (impl Iterator<Item = [&[f32]; 4]>, &[f32]) {
     let whole = matrix.chunks_exact(4 * width);
     let rest = whole.remainder();
@@ -69,32 +118,32 @@ fn quads(matrix: &[f32], width: usize) -> (impl Iterator<Item = [&[f32]; 4]>, &[
     (rows, rest)
 }
 
-/// `y += alpha * x wᵀ`: x is `(rows, inputs)`, w `(outputs, inputs)`, y `(rows, outputs)`.
-pub(super) fn multiply_transposed(y: &mut [f32], alpha: f32, x: &[f32], w: &[f32], inputs: usize) {
-    let outputs = w.len() / inputs;
-    let (fours, rest) = quads(w, inputs);
-    let mut column = 0;
-    for rows in fours {
-        for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
-            let sums = dot4(x, rows);
-            for (y, sum) in y.iter_mut().skip(column).zip(sums) {
-                *y += alpha * sum;
-            }
-        }
-        column += 4;
-    }
-    for row in rest.chunks_exact(inputs) {
-        for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(outputs)) {
-            if let Some(y) = y.get_mut(column) {
-                *y += alpha * dot(x, row);
-            }
-        }
-        column += 1;
-    }
+/// Turning w over costs one part in `rows`; adding rows of it up is what vectorises well.
+#[inline(always)]
+fn plain_multiply_transposed(y: &mut [f32], alpha: f32, x: &[f32], w: &[f32], inputs: usize) {
+    let turned = transpose(w, inputs);
+    plain_multiply(y, alpha, x, &turned, w.len() / inputs);
 }
 
-/// `dx += alpha * dy w`: dy is `(rows, outputs)`, w `(outputs, inputs)`, dx `(rows, inputs)`.
-pub(super) fn multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs: usize) {
+/// A matrix of rows of `width`, columns first; in blocks that stay in the nearest cache.
+#[inline(always)]
+fn transpose(matrix: &[f32], width: usize) -> Vec<f32> {
+    const BLOCK: usize = 16;
+    let height = matrix.len() / width;
+    let mut turned = vec![0.0; matrix.len()]; // (width, height)
+    for (block, rows) in matrix.chunks(BLOCK * width).enumerate() {
+        for (column, out) in turned.chunks_exact_mut(height).enumerate() {
+            let out = out.iter_mut().skip(block * BLOCK);
+            for (out, row) in out.zip(rows.chunks_exact(width)) {
+                *out = row.get(column).copied().unwrap_or_default();
+            }
+        }
+    }
+    turned
+}
+
+#[inline(always)]
+fn plain_multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs: usize) {
     let outputs = w.len() / inputs;
     for (dx, dy) in dx.chunks_exact_mut(inputs).zip(dy.chunks_exact(outputs)) {
         let (fours, rest) = quads(w, inputs);
@@ -108,8 +157,8 @@ pub(super) fn multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs
     }
 }
 
-/// `g += alpha * leftᵀ right`: left is `(rows, outer)`, right `(rows, inner)`, g `(outer, inner)`.
-pub(super) fn outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inner: usize) {
+#[inline(always)]
+fn plain_outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inner: usize) {
     let outer = g.len() / inner;
     let (fours, rest) = quads(right, inner);
     let lefts = left.chunks_exact(4 * outer);
@@ -132,7 +181,8 @@ pub(super) fn outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inne
 ///
 /// `2^n p(r)` with `x = n ln 2 + r`, `|r| <= ln 2 / 2` and Cephes' polynomial, written so that
 /// it vectorises and is the same on every machine.
-pub(super) fn exp(x: f32) -> f32 {
+#[inline(always)]
+fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let clamped = x.clamp(-87.0, 88.0);
     let shifted = clamped * core::f32::consts::LOG2_E + MAGIC;
@@ -148,6 +198,34 @@ pub(super) fn exp(x: f32) -> f32 {
     // The low bits of `shifted` are n in two's complement; shifting moves n into the exponent.
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x < -87.0 { 0.0 } else { p * power } // NaN stays NaN through the clamp and p
+}
+
+#[inline(always)]
+fn plain_exponentials(row: &mut [f32]) -> f32 {
+    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|value| *value = exp(*value - top));
+    top
+}
+
+#[inline(always)]
+fn plain_gated(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    gate.iter().zip(up).map(|(gate, up)| gate * sigmoid(*gate) * up).collect()
+}
+
+#[inline(always)]
+fn plain_ungated(gate: &[f32], up: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let of_gate = |((gate, up), g): ((&f32, &f32), &f32)| {
+        let sigmoid = sigmoid(*gate);
+        g * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    };
+    let g_gate = gate.iter().zip(up).zip(g).map(of_gate).collect();
+    let g_up = gate.iter().zip(g).map(|(gate, g)| g * gate * sigmoid(*gate)).collect();
+    (g_gate, g_up)
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
 }
 
 #[cfg(test)]
@@ -196,6 +274,30 @@ mod tests {
             let (yt, xt) = (transpose(&y, rows, outputs), transpose(&x, rows, inputs));
             close(&g, &naive(&yt, &xt, outputs, rows, inputs));
         }
+    }
+
+    /// On a machine without AVX2 both sides are the same code, and this says nothing.
+    #[test]
+    fn wider_registers_change_no_bit() {
+        let (rows, inputs, outputs) = (13, 37, 29);
+        let (x, w) = (noise(1, rows * inputs, 3.0), noise(2, outputs * inputs, 3.0));
+        let y = noise(3, rows * outputs, 3.0);
+        type Kernel = fn(&mut [f32], f32, &[f32], &[f32], usize);
+        let same = |wide: Kernel, plain: Kernel, size, left: &[f32], right: &[f32], n| {
+            let (mut a, mut b) = (vec![0.5; size], vec![0.5; size]);
+            wide(&mut a, 0.7, left, right, n);
+            plain(&mut b, 0.7, left, right, n);
+            assert_eq!(a, b);
+        };
+        same(multiply_transposed, plain_multiply_transposed, rows * outputs, &x, &w, inputs);
+        same(multiply, plain_multiply, rows * inputs, &y, &w, inputs);
+        same(outer, plain_outer, outputs * inputs, &y, &x, inputs);
+        let (mut a, mut b) = (x.clone(), x.clone());
+        assert_eq!(exponentials(&mut a), plain_exponentials(&mut b));
+        assert_eq!(a, b);
+        let (gate, up, g) = (noise(4, 99, 9.0), noise(5, 99, 9.0), noise(6, 99, 9.0));
+        assert_eq!(gated(&gate, &up), plain_gated(&gate, &up));
+        assert_eq!(ungated(&gate, &up, &g), plain_ungated(&gate, &up, &g));
     }
 
     #[test]
