@@ -116,3 +116,19 @@ fn reports_every_mistake_of_a_mechanism_and_a_model() {
     let said = problem(&["evaluate", "nowhere", "--data", records]);
     assert!(said.starts_with("cloister-trainer: nowhere/config.json"), "{said}");
 }
+
+/// The fixture is made by `pretrain`; whoever changes it must still be able to read it.
+#[test]
+fn reads_the_demonstration_s_base_model() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/base");
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records.jsonl");
+    let talk = r#"{"messages":[{"role":"user","content":"What is your name?"},
+        {"role":"assistant","content":"My name is Anna."}]}"#;
+    std::fs::write(&records, talk.replace('\n', "")).unwrap();
+    let found = json(&["evaluate", model, "--data", text(&records), "--json"]);
+    assert!(found["loss"].as_f64().unwrap() < 2.0, "{found}");
+    let said = json(&["generate", model, "--prompt", "Goodbye!", "--json"]);
+    let reply = said["reply"].as_str().unwrap();
+    assert!(reply.ends_with(['.', '!', '?']) && reply.contains(' '), "{said}");
+}
