@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 
 use attestation_verifier::proof::{self, ProvenRelease};
 use attestation_verifier::protocol::{
-    self, Challenge, Confirm, Evidence, HEADER, Hello, KEM_X_WING, KEM_X25519, KemKey, Kind, Logged,
-    Message, Receipt, Release,
+    self, Challenge, Confirm, Evidence, HEADER, Hello, KEM_X_WING, KEM_X25519, KemKey, Kind,
+    Logged, Message, Receipt, Release,
 };
 use measurement::binding::{self, Binding, Session};
 use measurement::cbor::Blob;
@@ -224,8 +224,7 @@ impl Attester<'_> {
         let manifest = self.manifest;
         let keeper = manifest.custodians.iter().find(|c| c.log == manifest.ledger.log);
         let keeper = keeper.ok_or(SessionError::WrongRelease("nobody keeps the ledger"))?;
-        let proven =
-            proof::release(&release.proof, custodian, &manifest.ledger, &keeper.decision)?;
+        let proven = proof::release(&release.proof, custodian, &manifest.ledger, &keeper.decision)?;
         let sealed = [release.enc.0.as_slice(), release.ct.0.as_slice()].concat();
         let debit = &proven.debit;
         let logged = &proven.release;

@@ -70,9 +70,10 @@ fn all(
     host: &mut HostPipe,
     relay: &mut RelayPipe,
 ) -> Result<(), Halt> {
-    Job::boot(platform, host)?.attest(platform, host, relay)?.train(host)?.receipt(
-        platform, host, relay,
-    )
+    Job::boot(platform, host)?
+        .attest(platform, host, relay)?
+        .train(host)?
+        .receipt(platform, host, relay)
 }
 
 /// A job in one of its states.
@@ -138,9 +139,8 @@ impl Job<Booted> {
         let (_, bytes) = blob::read(&launch_blob).map_err(|_| Halt::Manifest)?;
         let manifest = Manifest::parse(&bytes).map_err(|_| Halt::Manifest)?;
         // What this build cannot do is refused, not left out: GPUs, checkpoints, a canary audit.
-        let beyond = manifest.gpus != 0
-            || manifest.training.checkpoint != 0
-            || manifest.audit.canaries != 0;
+        let beyond =
+            manifest.gpus != 0 || manifest.training.checkpoint != 0 || manifest.audit.canaries != 0;
         if beyond {
             return Err(Halt::Manifest);
         }
@@ -171,7 +171,8 @@ impl Job<Booted> {
         relay: &mut RelayPipe,
     ) -> Result<Job<Attested>, Halt> {
         let mut opened: Vec<Opened> = Vec::new();
-        let custodians = u8::try_from(self.manifest.custodians.len()).map_err(|_| Halt::Manifest)?;
+        let custodians =
+            u8::try_from(self.manifest.custodians.len()).map_err(|_| Halt::Manifest)?;
         host.event(Stage::Attested, 0, self.manifest.privacy.steps);
         let approvals = self.approvals.to_json();
         for index in 1..=custodians {
@@ -185,9 +186,10 @@ impl Job<Booted> {
                 signer: &self.signer,
                 endorsements: &self.endorsements,
             };
-            let session = relay.open(index - 1).ok().and_then(|stream| {
-                attester.release(stream, index, platform, &mut self.rng).ok()
-            });
+            let session = relay
+                .open(index - 1)
+                .ok()
+                .and_then(|stream| attester.release(stream, index, platform, &mut self.rng).ok());
             opened.extend(session);
         }
         let (shares, releases) = Releases::collect(opened).ok_or(Halt::Release)?;
@@ -241,8 +243,7 @@ impl Job<Attested> {
         SystemRandom::new().fill(secret.as_mut_slice()).map_err(|_| Halt::Platform)?;
         let mut salt = Octets([0; 32]);
         self.rng.fill_bytes(&mut salt.0);
-        let secret_commitment =
-            binding::commitment("attempt secret", &salt, secret.as_slice());
+        let secret_commitment = binding::commitment("attempt secret", &salt, secret.as_slice());
         let digest = self.manifest.digest();
         let start = initial_adapter(&model, &training, &digest).map_err(|_| Halt::Training)?;
         let engine = CpuEngine::new(&model, &start, positions).map_err(|_| Halt::Training)?;
@@ -277,21 +278,14 @@ impl Job<Attested> {
         Model::load(&config, &[&weights]).map_err(|_| Halt::Base)
     }
 
-    fn units(
-        &self,
-        host: &mut HostPipe,
-        model: &Model,
-        positions: usize,
-    ) -> Result<Units, Halt> {
+    fn units(&self, host: &mut HostPipe, model: &Model, positions: usize) -> Result<Units, Halt> {
         let base = &self.manifest.base;
         let tokenizer = fetch(host, Item::Tokenizer, MAX_TOKENIZER, &base.tokenizer)?;
         let tokeniser =
             Tokeniser::read(&tokenizer, model.config(), positions).map_err(|_| Halt::Base)?;
-        let mut reader =
-            Reader::new(&self.state.key, self.manifest.dataset.root, MAX_DATASET);
-        let there = host.stream(Item::Dataset, &mut |piece| {
-            reader.feed(piece).map_err(|_| Halt::Dataset)
-        })?;
+        let mut reader = Reader::new(&self.state.key, self.manifest.dataset.root, MAX_DATASET);
+        let there =
+            host.stream(Item::Dataset, &mut |piece| reader.feed(piece).map_err(|_| Halt::Dataset))?;
         if !there {
             return Err(Halt::Dataset);
         }
@@ -389,7 +383,8 @@ impl Job<Trained> {
     fn seal(&mut self, gated: &Gated) -> Result<(Vec<u8>, Vec<WrappedShare>), Halt> {
         let manifest = self.manifest.digest();
         let attempt = self.state.releases.attempt;
-        let custodians = u8::try_from(self.manifest.custodians.len()).map_err(|_| Halt::Manifest)?;
+        let custodians =
+            u8::try_from(self.manifest.custodians.len()).map_err(|_| Halt::Manifest)?;
         let threshold =
             Threshold::new(self.manifest.threshold, custodians).map_err(|_| Halt::Manifest)?;
         let key = DataKey::generate(&mut self.rng);
@@ -430,8 +425,7 @@ impl Job<Trained> {
         let releases = &self.state.releases;
         let mut accountant = Accountant::new();
         accountant.compose(&manifest.privacy).map_err(|_| Halt::Manifest)?;
-        let epsilon =
-            accountant.epsilon(manifest.privacy.delta.0).map_err(|_| Halt::Manifest)?;
+        let epsilon = accountant.epsilon(manifest.privacy.delta.0).map_err(|_| Halt::Manifest)?;
         let tee = match image {
             measurement::launch::Measured::Snp { .. } => measurement::manifest::Tee::Snp,
             measurement::launch::Measured::Tdx { .. } => measurement::manifest::Tee::Tdx,

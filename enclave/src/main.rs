@@ -7,7 +7,8 @@ use enclave::job;
 use enclave::platform::{Platform, snp::Snp, system, tdx::Tdx};
 
 fn main() -> ExitCode {
-    let done = system::mounts().and_then(|()| system::modules()).and_then(|()| system::lock_memory());
+    let done =
+        system::mounts().and_then(|()| system::modules()).and_then(|()| system::lock_memory());
     let outcome = match (done, platform()) {
         (Ok(()), Some(mut platform)) => job::run(platform.as_mut()).is_ok(),
         _ => false,

@@ -2,9 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use measurement::carrier::{
-    Event, HEADER, Item, Kind, MAX_FRAME, Stage, header, read_header,
-};
+use measurement::carrier::{Event, HEADER, Item, Kind, MAX_FRAME, Stage, header, read_header};
 
 use crate::halt::Halt;
 
@@ -230,7 +228,8 @@ mod tests {
 
     #[test]
     fn an_item_comes_in_pieces_and_no_longer_than_its_cap() {
-        let frames: [(Kind, &[u8]); 3] = [(Kind::Piece, b"ab"), (Kind::Piece, b"c"), (Kind::End, b"")];
+        let frames: [(Kind, &[u8]); 3] =
+            [(Kind::Piece, b"ab"), (Kind::Piece, b"c"), (Kind::End, b"")];
         let item = HostPipe::new(script(&frames)).item(Item::Tokenizer, 3);
         assert_eq!(item, Ok(Some(b"abc".to_vec())));
         let item = HostPipe::new(script(&frames)).item(Item::Tokenizer, 2);

@@ -34,9 +34,8 @@ impl<S: Read + Write> Channel<S> {
         if tls.alpn_protocol() != Some(ALPN) {
             return Err(io::Error::other("the broker does not speak akr/1"));
         }
-        let binding = tls
-            .export_keying_material([0; 32], EXPORTER_LABEL, None)
-            .map_err(io::Error::other)?;
+        let binding =
+            tls.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
         Ok(Self { stream: rustls::StreamOwned::new(tls, stream), binding })
     }
 

@@ -190,12 +190,9 @@ pub fn commitment(label: &str, salt: &Octets<32>, bytes: &[u8]) -> Octets<32> {
 /// The bytes a DSSE signature covers: the pre-authentication encoding (DSSE v1.0.2).
 #[must_use]
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = alloc::format!(
-        "DSSEv1 {} {payload_type} {} ",
-        payload_type.len(),
-        payload.len()
-    )
-    .into_bytes();
+    let mut bytes =
+        alloc::format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len())
+            .into_bytes();
     bytes.extend_from_slice(payload);
     bytes
 }

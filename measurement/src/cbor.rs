@@ -127,8 +127,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], cap: usize) -> Resu
         return Err(Malformed::TooLong { observed: bytes.len(), cap });
     }
     scan(bytes)?;
-    let mut deserializer =
-        serde_cbor::Deserializer::from_slice(bytes).disable_packed_format();
+    let mut deserializer = serde_cbor::Deserializer::from_slice(bytes).disable_packed_format();
     let value = T::deserialize(&mut deserializer).map_err(|_| Malformed::WrongFields)?;
     deserializer.end().map_err(|_| Malformed::OtherEncoding)?;
     if encode(&value) != bytes {

@@ -84,8 +84,7 @@ impl Envelope {
         if json.len() > MAX_BYTES {
             return Err(EnvelopeError::TooLong { observed: json.len() });
         }
-        let envelope: Self =
-            serde_json::from_slice(json).map_err(|_| EnvelopeError::Malformed)?;
+        let envelope: Self = serde_json::from_slice(json).map_err(|_| EnvelopeError::Malformed)?;
         if envelope.payload_type == required {
             Ok(envelope)
         } else {

@@ -76,7 +76,9 @@ pub struct Terms {
 #[non_exhaustive]
 pub enum OutOfRange {
     /// δ is not in (0, 1/N_max).
-    #[error("delta is {observed}, must be above 0 and below one over the {max_units} units allowed")]
+    #[error(
+        "delta is {observed}, must be above 0 and below one over the {max_units} units allowed"
+    )]
     Delta {
         /// The δ observed.
         observed: f64,

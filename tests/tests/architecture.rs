@@ -137,8 +137,17 @@ fn the_measured_image_names_only_the_dependencies_on_the_list() {
 #[test]
 fn the_measured_image_is_made_of_the_crates_on_record() {
     let tree = cargo(&[
-        "tree", "-p", "enclave", "-e", "normal,no-proc-macro", "--prefix", "none", "--target",
-        "x86_64-unknown-linux-gnu", "--format", "{p}",
+        "tree",
+        "-p",
+        "enclave",
+        "-e",
+        "normal,no-proc-macro",
+        "--prefix",
+        "none",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+        "--format",
+        "{p}",
     ]);
     let found: BTreeSet<_> =
         tree.lines().filter_map(|line| line.split(' ').next()).filter(|n| !n.is_empty()).collect();
