@@ -70,7 +70,6 @@ pub const VERBS: &[Verb] = &[
     verb("auditor", "cloister-auditor", "replay", "recompute a launch measurement"),
     verb("auditor", "cloister-auditor", "epsilon", "recompute the privacy loss"),
     verb("auditor", "cloister-auditor", "appraise", "judge evidence under a policy"),
-    verb("auditor", "cloister-auditor", "explain", "say in plain words what evidence holds"),
 ];
 
 /// What a command line asks for.
