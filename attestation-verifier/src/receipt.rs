@@ -3,8 +3,8 @@
 //! 1. The bundle prints back to the same bytes; the statement too, and the key it names signed it.
 //! 2. The launch blob holds the manifest, which enough approvers signed and which names the policy.
 //! 3. The statement says of job, data set, base model and mechanism what the manifest says.
-//! 4. Every release is proven to be logged for this manifest, session and root, and its debit paid
-//!    for this mechanism; enough custodians released, and as many countersigned.
+//! 4. Every release is proven to be logged for this manifest, session, root and signer, and its
+//!    debit paid for this mechanism; enough custodians released, and as many countersigned.
 //! 5. The log's files are one log, which holds all of that and the receipt.
 //! 6. The closing evidence vouches for the statement under the policy, at the time the receipt was
 //!    logged; root, image and SIMULATED are what the statement says.

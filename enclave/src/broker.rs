@@ -233,6 +233,7 @@ impl Attester<'_> {
             ("report data", *logged.report_data.as_bytes() == binding.report_data(0, None)),
             ("manifest", logged.manifest == manifest.digest()),
             ("data key", logged.dek_id == manifest.dataset.key),
+            ("signer", logged.signer == public_key(self.signer)),
             ("share", logged.share_index == index && release.index == index),
             ("release id", logged.release_id == release.id),
             ("sealed share", logged.sealed_share == Hash32::<of::SealedShare>::of(&sealed)),

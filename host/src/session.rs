@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use measurement::carrier::{Event, Stage};
+use measurement::carrier::{Event, Item, Stage};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -182,6 +182,14 @@ pub struct Outcome {
     pub ending: Ending,
     /// What the relay moved, or why it stopped.
     pub relayed: Option<Result<Moved, PipeError>>,
+}
+
+impl Outcome {
+    /// Where an output was written, if the enclave handed it out.
+    #[must_use]
+    pub fn output(&self, item: Item) -> Option<&Path> {
+        self.ending.outputs.get(&item.code()).map(PathBuf::as_path)
+    }
 }
 
 impl Session<'_> {

@@ -279,15 +279,15 @@ pub struct Grant {
 }
 
 impl Decision {
-    /// Seals `share` to `recipient` in memory, for the session of `binding`, whose evidence `result`
-    /// is about.
+    /// Seals `share` to `recipient` in memory, for the session of `binding`, which spoke for `signer`
+    /// and whose evidence `result` is about.
     ///
     /// # Errors
     /// [`WrapError::Public`] for a recipient that is no key.
     pub fn grant(
         self,
         result: &AttestationResult,
-        binding: &Binding,
+        (binding, signer): (&Binding, Octets<32>),
         share: &Share,
         (kem, recipient): (Kem, &[u8]),
         rng: &mut impl CryptoRng,
@@ -319,6 +319,7 @@ impl Decision {
             sealed_share: Hash32::of(&bytes),
             session: binding.octets(),
             share_index: self.index,
+            signer,
         };
         let mut events = Vec::new();
         if self.new {

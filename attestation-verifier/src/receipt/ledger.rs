@@ -164,6 +164,11 @@ impl Case<'_> {
             &release.root,
             &said.evidence.root,
         );
+        findings.same(
+            check("receipt.release_signer", "signer of a release"),
+            &release.signer,
+            &said.signer,
+        );
         self.report_data(release, session, findings);
         findings.same(
             check("receipt.debit_dataset", "data set of a debit"),

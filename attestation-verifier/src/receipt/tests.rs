@@ -286,6 +286,7 @@ fn desk_with(
         sealed_share: Hash32::of(b"share"),
         session: SESSION,
         share_index: 1,
+        signer: enclave().public(),
     };
     change_release(&mut debit, &mut release);
     let id = release.release_id;
@@ -443,6 +444,19 @@ fn every_field_of_a_release_counts() {
     assert_eq!(with_release(|_, r| r.share_index = 2), ["receipt.release_share"]);
     assert_eq!(with_release(|_, r| r.root = "SIMULATED".into()), ["receipt.release_root"]);
     assert_eq!(with_release(|_, r| r.report_data = Octets([0; 64])), ["receipt.release_evidence"]);
+}
+
+#[test]
+fn refuses_a_receipt_signed_by_a_key_that_no_session_released_to() {
+    let other = Pair::new(9).public();
+    assert_eq!(with_release(|_, r| r.signer = other), ["receipt.release_signer"]);
+    let mut one = desk_with(|_| (), |_, _| (), |s| s.predicate.signer = other);
+    one.bundle.envelope.signatures[0] = Pair::new(9).line(&one.bundle.envelope);
+    assert_eq!(ids(&one), ["receipt.release_signer"]);
+    let text = findings(&one)[0].to_string();
+    let released = enclave().public();
+    let said = "receipt: signer of a release is";
+    assert_eq!(text, alloc::format!("{said} {released}, required is {other}"));
 }
 
 #[test]

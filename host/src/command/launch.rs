@@ -16,6 +16,9 @@ use measurement::carrier::{Item, Stage};
 use measurement::launch::{self, blob};
 use serde_json::json;
 
+/// What a job that is done has handed out.
+const OUTPUTS: [Item; 2] = [Item::SealedAdapter, Item::Receipt];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Platform {
     /// AMD SEV-SNP
@@ -103,7 +106,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(session.run(|event| progress.hear(event)));
     progress.end();
     let done = result.as_ref().is_ok_and(|outcome| outcome.ending.stage == Stage::Done);
-    if !done {
+    let whole = |outcome: &Outcome| OUTPUTS.iter().all(|item| outcome.output(*item).is_some());
+    if !done || !result.as_ref().is_ok_and(whole) {
         folder.keep();
         eprintln!("hint: the console of this run is in {}", folder.console().display());
     }
@@ -139,7 +143,7 @@ fn stock(arguments: &Arguments) -> anyhow::Result<Stock> {
             bail!("{}: not a file", path.display());
         }
     }
-    for item in [Item::SealedAdapter, Item::Receipt] {
+    for item in OUTPUTS {
         if let Some(path) = stock.output(item).filter(|path| path.exists()) {
             bail!("{}: exists already\nhint: give every launch its own --out", path.display());
         }
@@ -230,8 +234,7 @@ fn report(
 ) -> anyhow::Result<ExitCode> {
     let ending = &outcome.ending;
     let done = ending.stage == Stage::Done;
-    let output = |item: Item| ending.outputs.get(&item.code());
-    let (adapter, receipt) = (output(Item::SealedAdapter), output(Item::Receipt));
+    let (adapter, receipt) = (outcome.output(Item::SealedAdapter), outcome.output(Item::Receipt));
     if done && (adapter.is_none() || receipt.is_none()) {
         bail!("the enclave is done, yet handed out no adapter or no receipt");
     }

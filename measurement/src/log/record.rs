@@ -129,6 +129,8 @@ pub struct Release {
     pub session: Octets<64>,
     /// Which share.
     pub share_index: u8,
+    /// The Ed25519 key that the session spoke for: the only one that may sign the receipt.
+    pub signer: Octets<32>,
 }
 
 /// The enclave said that it opened a release.

@@ -1,7 +1,7 @@
 //! RECEIPT and LOGGED: what an attempt came to, believed because hardware vouches for it.
 //!
 //! 1. The statement is one, and the key it names has signed its envelope.
-//! 2. It says what the manifest says, and names a release of ours for this attempt.
+//! 2. It says what the manifest says, and names a release of ours for this attempt, to this key.
 //! 3. The closing evidence, over this very statement, is acceptable under the same policy.
 //! 4. The share of the adapter's key opens.
 //! 5. The share is stored, the receipt is logged, and only then is the envelope countersigned.
@@ -172,6 +172,7 @@ fn of_release(predicate: &Predicate, me: &Custodian, logged: &LoggedRelease) -> 
         ("session", place.is_some_and(|(_, session)| *session == release.session)),
         ("list of sessions", predicate.releases.len() == predicate.evidence.sessions.len()),
         ("root", release.root == predicate.evidence.root),
+        ("signer", release.signer == predicate.signer),
         ("simulated", predicate.simulated == (release.root == SIMULATED)),
     ])
 }

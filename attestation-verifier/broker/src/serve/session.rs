@@ -173,7 +173,7 @@ fn grant(shared: &Shared, begun: Begun, evidence: &Evidence) -> Result<Granted, 
     let decision = release::decide(&request, &asked)?;
     let attempt = decision.attempt();
     let grant = decision
-        .grant(&result, &binding, &share, (*kem, recipient), &mut rng)
+        .grant(&result, (&binding, hello.signer), &share, (*kem, recipient), &mut rng)
         .map_err(|_| Denial::Kem)?;
     let place = shared.manifest_path(&manifest.digest());
     files::write(&place, launch_blob, Audience::Owner, Existing::Replace)?;

@@ -46,6 +46,7 @@ fn release() -> Release {
         sealed_share: Hash32::of(b"sealed"),
         session: Octets([6; 64]),
         share_index: 1,
+        signer: Octets([11; 32]),
     }
 }
 
