@@ -3,10 +3,15 @@
 //! One file per format, and each is the specification of what it reads: the table in the source is
 //! checked against its own offsets by the compiler. Nothing here knows whether bytes are genuine.
 
+use alloc::format;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use thiserror::Error;
 
+use crate::appraise::Finding;
+
+pub(crate) mod hcl;
 pub(crate) mod snp;
 pub(crate) mod tdx;
 
@@ -72,6 +77,12 @@ pub enum Malformed {
         /// The part.
         part: &'static str,
     },
+    /// A part is not the one whose digest the report carries.
+    #[error("the report does not carry the digest of the {part}")]
+    Unbound {
+        /// The part.
+        part: &'static str,
+    },
     /// A field holds a value that this verifier does not know.
     #[error("{field} {observed:#x} is not known")]
     Unknown {
@@ -80,6 +91,42 @@ pub enum Malformed {
         /// The value seen.
         observed: u64,
     },
+}
+
+impl Malformed {
+    /// This flaw as a finding, whose id begins with `shape.`.
+    pub(crate) fn finding(&self) -> Finding {
+        let (id, observed, required) = match self {
+            Self::BodySize { observed, required, .. } => {
+                ("shape.body_size", observed.to_string(), required.to_string())
+            }
+            Self::Endorsement { .. } => {
+                ("shape.endorsement", self.to_string(), "a known endorsement".to_string())
+            }
+            Self::Length { observed, required, .. } => {
+                ("shape.length", observed.to_string(), required.to_string())
+            }
+            Self::Reserved { field } => {
+                ("shape.reserved", format!("{field} set"), "zero".to_string())
+            }
+            Self::TooLong { observed, limit, .. } => {
+                ("shape.too_long", observed.to_string(), format!("at most {limit}"))
+            }
+            Self::TrailingBytes { observed, part } => {
+                ("shape.trailing_bytes", format!("{observed} after the {part}"), "none".to_string())
+            }
+            Self::Truncated { part } => {
+                ("shape.truncated", format!("{part} cut short"), "all of it".to_string())
+            }
+            Self::Unbound { part } => {
+                ("shape.unbound", format!("another {part}"), "the one the report names".to_string())
+            }
+            Self::Unknown { field, observed } => {
+                ("shape.unknown", format!("{field} {observed:#x}"), "a known value".to_string())
+            }
+        };
+        Finding::new(id, observed, required)
+    }
 }
 
 /// A fixed-size piece of a layout, little-endian where it is a number.

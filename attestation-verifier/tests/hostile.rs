@@ -81,9 +81,9 @@ proptest! {
         let _ = AppraisalPolicy::parse(&text);
         // A policy cut anywhere before its last check lacks that check; only between the two
         // platforms is it whole, for the first.
-        let last = STRICT.rfind("\nrtmr3").unwrap();
+        let last = STRICT.rfind("\nrtmr2").unwrap();
         let snp_alone = {
-            let check = STRICT.find("\nimage_id").unwrap();
+            let check = STRICT.find("\nmeasurement").unwrap();
             let end = check + 1 + STRICT[check + 1..].find('\n').unwrap();
             end..STRICT.find("[tdx]").unwrap() + 1
         };
