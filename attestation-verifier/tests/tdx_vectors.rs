@@ -370,6 +370,43 @@ mod judged {
         case.judge(&policy).unwrap();
     }
 
+    /// What `dcap-qvl` refuses we refuse; what it takes and we do not is for a check of ours.
+    #[test]
+    fn agrees_with_dcap_qvl_on_every_recorded_quote() {
+        use dcap_qvl::QuoteCollateralV3;
+        use dcap_qvl::verify::QuoteVerifier;
+
+        let Some(root) = vectors() else { return };
+        let policy = with(&field_policy(), "tdx.rtmr3", WAIVED);
+        for case in Case::all(&root) {
+            let Some(collateral) = case.collateral.first() else { continue };
+            let mut collateral: QuoteCollateralV3 = serde_json::from_slice(collateral).unwrap();
+            collateral.pck_certificate_chain = None;
+            let (quote, at) = (case.quote.clone(), case.at);
+            let theirs = QuoteVerifier::new_prod().verify(&quote, &collateral, at);
+            let case = case.trimmed();
+            let (id, ours) = (&case.id, case.judge(&policy));
+            match (&theirs, &ours) {
+                (Ok(theirs), Ok(ours)) => {
+                    let Tcb::Tdx(tcb) = ours.tcb() else { panic!("{id}") };
+                    assert_eq!(tcb.status, theirs.status, "{id}");
+                    assert_eq!(tcb.advisories, theirs.advisory_ids, "{id}");
+                    assert_eq!(ours.platform_id(), theirs.ppid, "{id}");
+                }
+                // Theirs is no policy: it accepts any status and an unanswered challenge.
+                (Ok(theirs), Err(Rejection::Unacceptable(findings))) => {
+                    let ids = findings.ids();
+                    let outdated = theirs.status != "UpToDate";
+                    assert_eq!(ids.contains(&"tdx.tcb_status"), outdated, "{id}");
+                    assert!(outdated || ids == ["binding.challenge"], "{id}: {ids:?}");
+                }
+                (Ok(_), Err(flaw)) => panic!("{id}: they accept, we say {flaw}"),
+                (Err(_), Err(_)) => {}
+                (Err(flaw), Ok(_)) => panic!("{id}: we accept, they say {flaw}"),
+            }
+        }
+    }
+
     #[test]
     fn rejects_quotes_with_certificates_of_amd_beside_them() {
         let Some(root) = vectors() else { return };
