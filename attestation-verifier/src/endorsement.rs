@@ -21,10 +21,12 @@ use crate::wire::Malformed;
 
 pub mod amd;
 mod budget;
+mod eventlog;
 pub(crate) mod intel;
 mod pieces;
 mod sources;
 
+pub(crate) use eventlog::EventLog;
 pub use sources::{Described, Source, describe, parts, slot, sources};
 
 /// Most endorsements one piece of evidence may come with.
@@ -40,6 +42,8 @@ const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Role {
+    /// What a guest says was recorded in its registers.
+    EventLog,
     /// The certificate that signs the key's certificate: ASK, ASVK, or Intel's PCK CA.
     Intermediate,
     /// The certificate of the key that signs evidence: VCEK, VLEK, or Intel's PCK certificate.
@@ -55,6 +59,7 @@ pub enum Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::EventLog => "event log",
             Self::Intermediate => "intermediate certificate",
             Self::Key => "key certificate",
             Self::RevocationList => "revocation list",
@@ -71,6 +76,7 @@ pub(crate) struct Endorsements {
     pub(crate) revocation_lists: Vec<RevocationList>,
     pub(crate) collateral: Vec<Collateral>,
     pub(crate) documents: Vec<Document>,
+    pub(crate) event_logs: usize,
 }
 
 impl Endorsements {
@@ -92,6 +98,11 @@ impl Endorsements {
     fn add(&mut self, item: &[u8]) -> Result<(), &'static str> {
         if item.len() > ITEM_LIMIT {
             return Err("larger than any honest endorsement");
+        }
+        if EventLog::is_one(item) {
+            EventLog::read(item)?;
+            self.event_logs = self.event_logs.saturating_add(1);
+            return Ok(());
         }
         if item.starts_with(b"{") {
             let text = core::str::from_utf8(item).map_err(|_| "not UTF-8")?;

@@ -370,6 +370,25 @@ mod judged {
         case.judge(&policy).unwrap();
     }
 
+    #[test]
+    fn holds_an_event_log_to_the_registers_of_its_quote() {
+        let Some(root) = vectors() else { return };
+        let policy = with(&field_policy(), "tdx.rtmr3", WAIVED);
+        let log = |name: &str| read(&root, &format!("ccel/{name}"));
+        let mut dstack = Case::find(&root, "tdx/dstack-v4-rtmr3-90c06f").trimmed();
+        dstack.collateral.push(log("dstack-quote-report.json"));
+        dstack.judge(&policy).unwrap();
+        dstack.collateral[1] = log("gcp-cos113.ccel.bin");
+        assert_eq!(ids(dstack.judge(&policy)), ["tdx.event_log"]);
+        let mut google = Case::find(&root, "tdx/gcp-cos113-v4-00806f05").trimmed();
+        google.collateral.push(log("gcp-cos113.ccel.bin"));
+        assert_eq!(ids(google.judge(&policy)), ["binding.challenge"]);
+        let last = google.collateral[1].iter().rposition(|byte| ![0, 0xff].contains(byte)).unwrap();
+        google.collateral[1].truncate(last);
+        let rejection = google.judge(&policy).unwrap_err();
+        assert!(matches!(rejection, Rejection::Malformed(Malformed::Endorsement { .. })));
+    }
+
     /// What `dcap-qvl` refuses we refuse; what it takes and we do not is for a check of ours.
     #[test]
     fn agrees_with_dcap_qvl_on_every_recorded_quote() {
