@@ -228,12 +228,13 @@ impl Verifier {
         launch_blob: &[u8],
         findings: &mut Findings,
     ) {
-        findings.require(
-            seen.report_data == *expected.report_data,
-            "binding.report_data",
-            || hex::encode(seen.report_data),
-            &hex::encode(expected.report_data),
-        );
+        if seen.report_data == *expected.report_data {
+            findings.held("binding.report_data");
+        } else {
+            let [observed, required] =
+                [seen.report_data, *expected.report_data].map(|bytes| hex::encode(bytes));
+            findings.add(Finding::new("binding.report_data", observed, required));
+        }
         let policy = &self.policy.binding;
         policy.challenge().judge(findings, |required| {
             let answered = seen.report_data != [0; 64];

@@ -10,12 +10,8 @@ use core::fmt;
 
 use base64ct::{Base64, Encoding};
 use der::asn1::{BitStringRef, ObjectIdentifier};
-use der::{Decode, Encode, Reader as _, SliceReader};
+use der::{Decode, Reader as _, SliceReader};
 use serde::{Deserialize, Deserializer};
-use x509_cert::crl::TbsCertList;
-use x509_cert::ext::Extension;
-use x509_cert::name::Name;
-use x509_cert::{TbsCertificate, Version};
 
 use crate::wire::Malformed;
 
@@ -25,16 +21,19 @@ mod eventlog;
 pub(crate) mod intel;
 mod pieces;
 mod sources;
+mod x509;
+
+use x509::{Extension, decode_base64};
 
 pub(crate) use eventlog::EventLog;
 pub use sources::{Described, Source, describe, parts, slot, sources};
+pub(crate) use x509::Name;
 
 /// Most endorsements one piece of evidence may come with.
 const COUNT_LIMIT: usize = 16;
 /// Most bytes of one endorsement: the largest honest one is Intel's collateral, about 25 KiB.
 const ITEM_LIMIT: usize = 1 << 20;
 
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 
@@ -202,33 +201,25 @@ pub(crate) struct Certificate {
 impl Certificate {
     pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
         let parts = Signed::read(der)?;
-        let tbs = TbsCertificate::from_der(parts.tbs).map_err(|_| "not a certificate in DER")?;
-        if tbs.version != Version::V3 {
-            return Err("not an X.509 version 3 certificate");
-        }
-        if tbs.signature.to_der().ok().as_deref() != Some(parts.algorithm) {
+        let tbs = x509::Certificate::read(parts.tbs)
+            .ok_or("not an X.509 certificate of version 3 in DER")?;
+        if tbs.algorithm != parts.algorithm {
             return Err("names two different signature algorithms");
         }
-        let extensions = tbs.extensions.unwrap_or_default();
-        check_unique(&extensions)?;
-        let info = &tbs.subject_public_key_info;
+        check_unique(&tbs.extensions)?;
         Ok(Self {
             der: der.to_vec(),
             tbs: parts.tbs.to_vec(),
             algorithm: parts.algorithm.to_vec(),
             signature: parts.signature.to_vec(),
-            serial: minimal(tbs.serial_number.as_bytes()).to_vec(),
-            not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
-            not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
-            key_algorithm: info.algorithm.to_der().map_err(|_| "unreadable key algorithm")?,
-            key: info
-                .subject_public_key
-                .as_bytes()
-                .ok_or("public key is not whole bytes")?
-                .to_vec(),
+            serial: tbs.serial.to_vec(),
+            not_before: tbs.not_before,
+            not_after: tbs.not_after,
+            key_algorithm: tbs.key_algorithm.to_vec(),
+            key: tbs.key.to_vec(),
             issuer: tbs.issuer,
             subject: tbs.subject,
-            extensions,
+            extensions: tbs.extensions,
         })
     }
 
@@ -236,18 +227,18 @@ impl Certificate {
     pub(crate) fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
         self.extensions
             .iter()
-            .find(|extension| extension.extn_id == id)
-            .map(|extension| extension.extn_value.as_bytes())
+            .find(|extension| extension.id == id)
+            .map(|extension| extension.value.as_slice())
     }
 
     pub(crate) fn extension_ids(&self) -> impl Iterator<Item = ObjectIdentifier> {
-        self.extensions.iter().map(|extension| extension.extn_id)
+        self.extensions.iter().map(|extension| extension.id)
     }
 
     /// Whether there is a critical extension whose meaning we would have to know.
     pub(crate) fn unknown_critical(&self) -> bool {
         self.extensions.iter().any(|extension| {
-            extension.critical && ![BASIC_CONSTRAINTS, KEY_USAGE].contains(&extension.extn_id)
+            extension.critical && ![BASIC_CONSTRAINTS, KEY_USAGE].contains(&extension.id)
         })
     }
 
@@ -273,6 +264,7 @@ impl Certificate {
 /// A certificate revocation list: the fields we judge, and the bytes that were signed.
 pub(crate) struct RevocationList {
     /// The whole list, as it arrived.
+    #[cfg_attr(not(feature = "tdx-collateral"), expect(dead_code, reason = "Intel's lists only"))]
     pub(crate) der: Vec<u8>,
     pub(crate) tbs: Vec<u8>,
     pub(crate) algorithm: Vec<u8>,
@@ -288,34 +280,24 @@ pub(crate) struct RevocationList {
 impl RevocationList {
     pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
         let parts = Signed::read(der)?;
-        let tbs = TbsCertList::from_der(parts.tbs)
-            .map_err(|_| "neither a certificate, a revocation list, nor collateral")?;
-        if tbs.signature.to_der().ok().as_deref() != Some(parts.algorithm) {
+        let tbs = x509::List::read(parts.tbs)
+            .ok_or("neither a certificate, a revocation list, nor collateral")?;
+        if tbs.algorithm != parts.algorithm {
             return Err("names two different signature algorithms");
         }
         // An issuing distribution point or a delta would narrow what the list says.
-        let critical = |list: &Option<Vec<Extension>>| {
-            list.iter().flatten().any(|extension| extension.critical)
-        };
-        let entries = tbs.revoked_certificates.unwrap_or_default();
-        if critical(&tbs.crl_extensions)
-            || entries.iter().any(|entry| critical(&entry.crl_entry_extensions))
-        {
+        if tbs.critical {
             return Err("revocation list with a critical extension");
         }
-        let next_update = tbs.next_update.ok_or("revocation list without a next update")?;
         Ok(Self {
             der: der.to_vec(),
             tbs: parts.tbs.to_vec(),
             algorithm: parts.algorithm.to_vec(),
             signature: parts.signature.to_vec(),
             issuer: tbs.issuer,
-            this_update: tbs.this_update.to_unix_duration().as_secs(),
-            next_update: next_update.to_unix_duration().as_secs(),
-            revoked: entries
-                .iter()
-                .map(|entry| minimal(entry.serial_number.as_bytes()).to_vec())
-                .collect(),
+            this_update: tbs.this_update,
+            next_update: tbs.next_update,
+            revoked: tbs.revoked.into_iter().map(<[u8]>::to_vec).collect(),
         })
     }
 
@@ -406,14 +388,35 @@ pub(crate) fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
     if blocks.is_empty() { Err(PROBLEM) } else { Ok(blocks) }
 }
 
-/// Whether `text`, less its last line end, is exactly how `blocks` of certificates are written: lines of
-/// 64 characters, all of them ended alike.
+/// Whether `text`, less its last line end, has the one layout of certificates in PEM: lines of 64
+/// characters but the last of each, all of them ended alike, and nothing else.
 #[cfg_attr(not(feature = "tdx-collateral"), expect(dead_code, reason = "judged by the feature"))]
-pub(crate) fn is_canonical_pem(text: &[u8], blocks: &[Vec<u8>]) -> bool {
+pub(crate) fn is_canonical_pem(text: &[u8]) -> bool {
+    let Ok(text) = core::str::from_utf8(text) else { return false };
     ["\n", "\r\n"].iter().any(|end| {
-        let written: Vec<_> = blocks.iter().map(|der| write_pem(der, end)).collect();
-        written.join(end).as_bytes() == text.strip_suffix(b"\r").unwrap_or(text)
+        let text = if *end == "\n" { text } else { text.strip_suffix('\r').unwrap_or(text) };
+        has_canonical_lines(text.split(end))
     })
+}
+
+fn has_canonical_lines<'a>(mut lines: impl Iterator<Item = &'a str>) -> bool {
+    let plain = |line: &str| line.bytes().all(|c| c.is_ascii_alphanumeric() || b"+/=".contains(&c));
+    while let Some(first) = lines.next() {
+        if first != "-----BEGIN CERTIFICATE-----" {
+            return false;
+        }
+        let mut full = true;
+        loop {
+            match lines.next() {
+                Some("-----END CERTIFICATE-----") => break,
+                Some(line) if full && (1..=64).contains(&line.len()) && plain(line) => {
+                    full = line.len() == 64;
+                }
+                _ => return false,
+            }
+        }
+    }
+    true
 }
 
 /// A certificate as PEM (RFC 7468), without the last line's end.
@@ -436,36 +439,18 @@ fn read_pem_block(text: &str) -> Option<(Vec<u8>, &str)> {
         let body = text.strip_prefix("-----BEGIN ")?.strip_prefix(label)?.strip_prefix("-----")?;
         let (body, after) = body.split_once("-----END ")?;
         let after = after.strip_prefix(label)?.strip_prefix("-----")?;
-        let body: String = body.split_ascii_whitespace().collect();
-        Some((Base64::decode_vec(&body).ok()?, after))
+        Some((decode_base64(body)?, after))
     })
 }
 
 pub(crate) fn common_name(name: &Name) -> Option<String> {
-    let mut found = name
-        .0
-        .iter()
-        .flat_map(|part| part.0.iter())
-        .filter(|attribute| attribute.oid == COMMON_NAME)
-        .map(|attribute| core::str::from_utf8(attribute.value.value()).ok().map(String::from));
-    match (found.next(), found.next()) {
-        (Some(name), None) => name,
-        _ => None,
-    }
+    name.common_name().map(String::from)
 }
 
 fn check_unique(extensions: &[Extension]) -> Result<(), &'static str> {
-    let mut ids: Vec<_> = extensions.iter().map(|extension| extension.extn_id).collect();
+    let mut ids: Vec<_> = extensions.iter().map(|extension| extension.id).collect();
     ids.sort_unstable();
     let before = ids.len();
     ids.dedup();
     if ids.len() == before { Ok(()) } else { Err("carries an extension twice") }
-}
-
-/// A serial number without the zero byte that keeps it positive.
-fn minimal(serial: &[u8]) -> &[u8] {
-    match serial {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        _ => serial,
-    }
 }

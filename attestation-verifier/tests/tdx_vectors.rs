@@ -371,6 +371,27 @@ mod judged {
     }
 
     #[test]
+    fn holds_a_quote_to_the_floor_of_its_time() {
+        let Some(root) = vectors() else { return };
+        let floors = |day: &str| {
+            let floors = format!(
+                "{{ require = [{{ since = \"2020-01-01\", least = 18 }}, \
+                 {{ since = \"{day}\", least = 19 }}] }}"
+            );
+            with(&field_policy(), "tdx.evaluation_number", &floors)
+        };
+        // Of evaluation 18, judged on 2026-03-20.
+        let case = Case::find(&root, "tdx/gotdx-v5-bt3-90c06f");
+        case.judge(&floors("2026-03-21")).unwrap();
+        let rejection = case.judge(&floors("2026-03-20")).unwrap_err();
+        assert_eq!(
+            rejection.to_string(),
+            "unacceptable evidence: tdx.evaluation_number is 18, policy requires at least 18 since \
+             2020-01-01, at least 19 since 2026-03-20"
+        );
+    }
+
+    #[test]
     fn holds_an_event_log_to_the_registers_of_its_quote() {
         let Some(root) = vectors() else { return };
         let policy = with(&field_policy(), "tdx.rtmr3", WAIVED);

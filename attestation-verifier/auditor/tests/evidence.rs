@@ -158,6 +158,18 @@ fn takes_azures_wrapper_and_our_bundle_for_evidence() {
     assert_eq!((&said["format"], &said["policy"]), (&"accept".into(), &"reject".into()), "{said}");
     assert!(said["notes"][0].as_str().unwrap().starts_with("azure's wrapper"));
 
+    let output = auditor(&[
+        "appraise",
+        "--json",
+        "--at",
+        "1740000000",
+        "--evidence",
+        &text(&root.join("snp/reports/milan-az-hcl/evidence.json")),
+        "--endorsement",
+        &root_file("milan_ask.pem"),
+    ]);
+    assert_eq!(json(&output)["format"], "accept", "{}", out(&output));
+
     let bundle = CpuEvidence {
         tee: Tee::Snp,
         report: Blob(fs::read(root.join("snp/reports/genoa-v5/report.bin")).unwrap()),

@@ -93,8 +93,11 @@ mod collateral {
     use alloc::string::{String, ToString};
     use alloc::vec::Vec;
 
+    use dcap_qvl::intel::{PckExtension, parse_pck_extension};
+    use dcap_qvl::tcb_info::TcbLevel;
     use dcap_qvl::verify::QuoteVerifier;
-    use dcap_qvl::{PckCertFlag, QuoteClaims, QuoteCollateralV3, QuotePolicy};
+    use dcap_qvl::{QuoteCollateralV3, QuotePolicy};
+    use der::DateTime;
     use measurement::digest::sha256;
     use measurement::manifest::Tee;
     use serde::Deserialize;
@@ -131,33 +134,101 @@ mod collateral {
             None => Cow::Owned(pieces::assemble(endorsements, &chain.pck.issuer, anchor)?),
         };
         check_attestation_key(quote)?;
-        chain.check(now)?;
-        check_tcb_signers(collateral, now)?;
-        let lists_until = check_revocation_lists(collateral, &chain, now)?;
-        let tcb_info = check_documents(collateral)?;
+        let mut window = chain.check(now)?;
+        window.narrow(check_tcb_signers(collateral, now)?);
+        window.narrow(check_revocation_lists(collateral, &chain, now)?);
+        let (tcb_info, documents) = check_documents(collateral)?;
+        window.narrow(documents);
 
         let verifier = QuoteVerifier::new(anchor.certificate.der.clone())
             .allow_debug(true)
             .allow_service_td(true);
-        let policy = QuotePolicy::claims_only(now);
-        match verifier.verify_with_policy(quote.bytes, qvl(collateral), now, &policy) {
-            Ok(claims) => {
-                check_claims(&claims, &tcb_info, now)?;
-                let verdict = verdict(claims, tcb_info.tcb_evaluation_data_number, lists_until);
+        match judge(&verifier, quote, &qvl(collateral), now) {
+            Ok(judgement) => {
+                let platform = Platform::read(&chain.pck)?;
+                platform.check(&tcb_info)?;
+                let number = tcb_info.tcb_evaluation_data_number;
+                let verdict = platform.verdict(judgement, number, window);
                 Ok(Judged::Genuine(anchor.root.clone(), verdict))
             }
-            Err(error) => {
-                let last = error.root_cause().to_string();
+            Err(Refusal { last, reason }) => {
                 if last == "Fmspc mismatch" {
-                    return Err(other_fmspc(&chain.pck, &tcb_info));
+                    return Err(Platform::read(&chain.pck)?.of_other_fmspc(&tcb_info));
                 }
-                let refusal = Inauthentic::Collateral { reason: format!("{error:#}") };
+                let refusal = Inauthentic::Collateral { reason };
                 if ATTRIBUTE_REFUSALS.contains(&last.as_str()) {
                     Ok(Judged::AttributesRefused(refusal))
                 } else {
                     Err(refusal)
                 }
             }
+        }
+    }
+
+    /// What `dcap-qvl` says of the TCB.
+    struct Judgement {
+        status: String,
+        advisories: Vec<String>,
+        /// Of what runs now, where that is not what ran at launch.
+        current: Option<TcbLevel>,
+    }
+
+    /// Why `dcap-qvl` refused: its last words, and all of them.
+    struct Refusal {
+        last: String,
+        reason: String,
+    }
+
+    /// Their error type is of a package that is not ours to name.
+    macro_rules! refusal {
+        ($error:ident) => {
+            Refusal { last: $error.root_cause().to_string(), reason: format!("{:#}", $error) }
+        };
+    }
+
+    /// The longer way through `dcap-qvl` is for TDs whose module was replaced while they ran: only there
+    /// it says what the module of now is worth.
+    fn judge(
+        verifier: &QuoteVerifier,
+        quote: &Quote<'_>,
+        collateral: &QuoteCollateralV3,
+        now: u64,
+    ) -> Result<Judgement, Refusal> {
+        let launched = quote.report.tee_tcb_svn;
+        if quote.relaunch.as_ref().is_none_or(|now| now.tee_tcb_svn2 == launched) {
+            let report = verifier.verify(quote.bytes, collateral, now);
+            let report = report.map_err(|error| refusal!(error))?;
+            let (status, advisories) = (report.status, report.advisory_ids);
+            return Ok(Judgement { status, advisories, current: None });
+        }
+        let policy = QuotePolicy::claims_only(now);
+        let claims = verifier.verify_with_policy(quote.bytes, collateral.clone(), now, &policy);
+        let claims = claims.map_err(|error| refusal!(error))?;
+        let current = claims.platform.current_tcb_level;
+        let (status, mut advisories) = (claims.tcb.status.to_string(), claims.tcb.advisory_ids);
+        for advisory in current.iter().flat_map(|level| &level.advisory_ids) {
+            if !advisories.contains(advisory) {
+                advisories.push(advisory.clone());
+            }
+        }
+        Ok(Judgement { status, advisories, current })
+    }
+
+    /// When something is valid, in seconds since 1970, both ends included.
+    #[derive(Clone, Copy)]
+    struct Window {
+        from: u64,
+        until: u64,
+    }
+
+    impl Window {
+        fn of(certificate: &Certificate) -> Self {
+            Self { from: certificate.not_before, until: certificate.not_after }
+        }
+
+        fn narrow(&mut self, other: Self) {
+            self.from = self.from.max(other.from);
+            self.until = self.until.min(other.until);
         }
     }
 
@@ -176,7 +247,7 @@ mod collateral {
             // quoting library counts the C string's NUL in.
             let text = pem.strip_suffix(b"\n\0").unwrap_or(pem.strip_suffix(b"\n").unwrap_or(pem));
             let blocks = read_pem(pem.strip_suffix(b"\0").unwrap_or(pem)).map_err(unusable)?;
-            if !is_canonical_pem(text, &blocks) {
+            if !is_canonical_pem(text) {
                 return Err(unusable("is not in the one accepted form of PEM"));
             }
             let [pck, ca, root] = blocks.as_slice() else {
@@ -194,7 +265,7 @@ mod collateral {
                 .ok_or(Inauthentic::UnknownRoot)
         }
 
-        fn check(&self, now: u64) -> Result<(), Inauthentic> {
+        fn check(&self, now: u64) -> Result<Window, Inauthentic> {
             const PCK: &[&str] = &["Intel SGX PCK Certificate"];
             const CA: &[&str] = &["Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"];
             check_name(Role::Key, &self.pck, PCK)?;
@@ -207,7 +278,11 @@ mod collateral {
             }
             check_dates(Role::Key, &self.pck, now)?;
             check_dates(Role::Intermediate, &self.ca, now)?;
-            check_dates(Role::Root, &self.root, now)
+            check_dates(Role::Root, &self.root, now)?;
+            let mut window = Window::of(&self.pck);
+            window.narrow(Window::of(&self.ca));
+            window.narrow(Window::of(&self.root));
+            Ok(window)
         }
     }
 
@@ -238,27 +313,35 @@ mod collateral {
     }
 
     /// The collateral's signers must be Intel's TCB signer, not some other certificate of the root.
-    fn check_tcb_signers(collateral: &Collateral, now: u64) -> Result<(), Inauthentic> {
-        let role = Role::TcbSigner;
-        let chains = [&collateral.tcb_info_issuer_chain, &collateral.qe_identity_issuer_chain];
-        for chain in chains {
-            let unusable = |problem| Inauthentic::Unusable { role, problem };
-            let blocks = read_pem(chain.as_bytes()).map_err(unusable)?;
-            let leaf = blocks.first().ok_or(Inauthentic::Missing { role })?;
-            let leaf = Certificate::read(leaf).map_err(unusable)?;
-            check_name(role, &leaf, &["Intel SGX TCB Signing"])?;
-            check_dates(role, &leaf, now)?;
+    fn check_tcb_signers(collateral: &Collateral, now: u64) -> Result<Window, Inauthentic> {
+        let (one, other) =
+            (&collateral.tcb_info_issuer_chain, &collateral.qe_identity_issuer_chain);
+        let mut window = check_tcb_signer(one, now)?;
+        // Mostly it is one signer.
+        if one != other {
+            window.narrow(check_tcb_signer(other, now)?);
         }
-        Ok(())
+        Ok(window)
+    }
+
+    fn check_tcb_signer(chain: &str, now: u64) -> Result<Window, Inauthentic> {
+        let role = Role::TcbSigner;
+        let unusable = |problem| Inauthentic::Unusable { role, problem };
+        let blocks = read_pem(chain.as_bytes()).map_err(unusable)?;
+        let leaf = blocks.first().ok_or(Inauthentic::Missing { role })?;
+        let leaf = Certificate::read(leaf).map_err(unusable)?;
+        check_name(role, &leaf, &["Intel SGX TCB Signing"])?;
+        check_dates(role, &leaf, now)?;
+        Ok(Window::of(&leaf))
     }
 
     fn check_revocation_lists(
         collateral: &Collateral,
         chain: &PckChain,
         now: u64,
-    ) -> Result<u64, Inauthentic> {
+    ) -> Result<Window, Inauthentic> {
         let role = Role::RevocationList;
-        let mut until = u64::MAX;
+        let mut window = Window { from: 0, until: u64::MAX };
         let lists = [
             (&collateral.root_ca_crl, &chain.root.subject),
             (&collateral.pck_crl, &chain.pck.issuer),
@@ -275,9 +358,10 @@ mod collateral {
             if now >= list.next_update {
                 return Err(Inauthentic::Expired { role, now, until: list.next_update });
             }
-            until = until.min(list.next_update.saturating_sub(1));
+            let until = list.next_update.saturating_sub(1);
+            window.narrow(Window { from: list.this_update, until });
         }
-        Ok(until)
+        Ok(window)
     }
 
     /// What both documents say of themselves beside what `dcap-qvl` reads, which takes further versions.
@@ -287,6 +371,8 @@ mod collateral {
         id: String,
         version: u32,
         tcb_evaluation_data_number: u64,
+        issue_date: String,
+        next_update: String,
         /// Only in the TCB info, like the two that follow.
         fmspc: Option<String>,
         pce_id: Option<String>,
@@ -300,6 +386,18 @@ mod collateral {
             budget::check(text).map_err(unusable)?;
             serde_json::from_str(text)
                 .map_err(|_| unusable("signs a document without id, version and evaluation number"))
+        }
+
+        /// Of no time at all when a date has another form than Intel's: then nothing is kept.
+        fn window(&self) -> Window {
+            let seconds = |text: &str| {
+                let date: Option<DateTime> = text.parse().ok();
+                date.map(|date| date.unix_duration().as_secs())
+            };
+            Window {
+                from: seconds(&self.issue_date).unwrap_or(u64::MAX),
+                until: seconds(&self.next_update).unwrap_or(0),
+            }
         }
 
         /// The one kind and version that is known: another may give the same fields other meanings.
@@ -327,13 +425,16 @@ mod collateral {
     }
 
     /// Both documents, of one evaluation: an old but unexpired half must not be mixed with a new one.
-    fn check_documents(collateral: &Collateral) -> Result<Facts, Inauthentic> {
+    /// Their dates are checked by `dcap-qvl`.
+    fn check_documents(collateral: &Collateral) -> Result<(Facts, Window), Inauthentic> {
         let tcb_info = Facts::read(&collateral.tcb_info)?;
         let qe_identity = Facts::read(&collateral.qe_identity)?;
         tcb_info.check("tcb info", ("TDX", (3, "3"), Some(0)))?;
         qe_identity.check("qe identity", ("TD_QE", (2, "2"), None))?;
         if tcb_info.tcb_evaluation_data_number == qe_identity.tcb_evaluation_data_number {
-            return Ok(tcb_info);
+            let mut window = tcb_info.window();
+            window.narrow(qe_identity.window());
+            return Ok((tcb_info, window));
         }
         Err(Inauthentic::EvaluationNumbers {
             tcb_info: tcb_info.tcb_evaluation_data_number,
@@ -341,53 +442,53 @@ mod collateral {
         })
     }
 
-    fn other_fmspc(pck: &Certificate, tcb_info: &Facts) -> Inauthentic {
-        let observed = dcap_qvl::intel::parse_pck_extension(&pck.der).map(|pck| pck.fmspc);
-        let required = tcb_info.fmspc.as_deref().unwrap_or_default();
-        Inauthentic::Fmspc {
-            observed: observed.map_or(String::new(), hex::encode),
-            required: required.to_ascii_lowercase(),
-        }
-    }
+    /// What the PCK certificate says of the platform.
+    struct Platform(PckExtension);
 
-    fn check_claims(claims: &QuoteClaims, tcb_info: &Facts, now: u64) -> Result<(), Inauthentic> {
-        let expected = tcb_info.pce_id.as_ref().and_then(|text| hex::decode(text).ok());
-        if expected.as_deref() != Some(claims.platform.pck.pce_id.as_slice()) {
-            return Err(Inauthentic::PceId);
+    impl Platform {
+        fn read(pck: &Certificate) -> Result<Self, Inauthentic> {
+            let extension = parse_pck_extension(&pck.der).map_err(|_| Inauthentic::Extension {
+                role: Role::Key,
+                extension: "sgxExtensions",
+                problem: "cannot be read",
+            })?;
+            Ok(Self(extension))
         }
-        // Over TCB info, QE identity, revocation lists and all certificates.
-        let role = Role::TcbSigner;
-        if now < claims.latest_issue_date {
-            return Err(Inauthentic::NotYetValid { role, from: claims.latest_issue_date, now });
-        }
-        if now > claims.earliest_expiration_date {
-            return Err(Inauthentic::Expired { role, now, until: claims.earliest_expiration_date });
-        }
-        Ok(())
-    }
 
-    fn verdict(claims: QuoteClaims, evaluation_number: u64, lists_until: u64) -> Verdict {
-        let valid = (claims.latest_issue_date, claims.earliest_expiration_date.min(lists_until));
-        let (pck, current) = (claims.platform.pck, claims.platform.current_tcb_level);
-        let mut advisories = claims.tcb.advisory_ids;
-        for advisory in current.iter().flat_map(|level| &level.advisory_ids) {
-            if !advisories.contains(advisory) {
-                advisories.push(advisory.clone());
+        /// The PCE that certified the key is the one the TCB info is about.
+        fn check(&self, tcb_info: &Facts) -> Result<(), Inauthentic> {
+            let expected = tcb_info.pce_id.as_ref().and_then(|text| hex::decode(text).ok());
+            if expected.as_deref() == Some(self.0.pce_id.as_slice()) {
+                Ok(())
+            } else {
+                Err(Inauthentic::PceId)
             }
         }
-        // A certificate of the processor CA has no flags: such a platform is of one package.
-        let on = |flag| flag == PckCertFlag::True;
-        Verdict {
-            status: claims.tcb.status.to_string(),
-            advisories,
-            current_status: current.map(|level| level.tcb_status.to_string()),
-            evaluation_number,
-            ppid: pck.ppid,
-            instance: pck.platform_instance_id.map(Vec::from).unwrap_or_default(),
-            cached_keys: on(pck.cached_keys),
-            dynamic_platform: on(pck.dynamic_platform),
-            smt: on(pck.smt_enabled),
-            valid,
+
+        fn of_other_fmspc(&self, tcb_info: &Facts) -> Inauthentic {
+            let required = tcb_info.fmspc.as_deref().unwrap_or_default();
+            Inauthentic::Fmspc {
+                observed: hex::encode(self.0.fmspc),
+                required: required.to_ascii_lowercase(),
+            }
+        }
+
+        fn verdict(self, judgement: Judgement, evaluation_number: u64, window: Window) -> Verdict {
+            let Self(pck) = self;
+            // A certificate of the processor CA has no flags: such a platform is of one package.
+            let on = |flag: Option<bool>| flag == Some(true);
+            Verdict {
+                status: judgement.status,
+                advisories: judgement.advisories,
+                current_status: judgement.current.map(|level| level.tcb_status.to_string()),
+                evaluation_number,
+                ppid: pck.ppid,
+                instance: pck.platform_instance_id.unwrap_or_default(),
+                cached_keys: on(pck.cached_keys),
+                dynamic_platform: on(pck.dynamic_platform),
+                smt: on(pck.smt_enabled),
+                valid: (window.from, window.until),
+            }
         }
     }
 

@@ -5,10 +5,8 @@
 
 use alloc::string::String;
 
-use x509_cert::name::Name;
-
 use super::{
-    Certificate, Collateral, Document, Endorsements, Kind, RevocationList, Role, write_pem,
+    Certificate, Collateral, Document, Endorsements, Kind, Name, RevocationList, Role, write_pem,
 };
 use crate::evidence::Inauthentic;
 use crate::root::Anchor;

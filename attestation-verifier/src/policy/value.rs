@@ -199,10 +199,12 @@ impl fmt::Display for Status {
 #[derive(Clone, Debug)]
 pub(crate) struct DatedFloor(Vec<Dated>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Dated {
     /// Seconds since 1970.
     since: u64,
+    /// The same as the policy has it; empty for a floor without a day.
+    day: String,
     least: u64,
 }
 
@@ -219,9 +221,9 @@ impl Describe for DatedFloor {
         let floors: Vec<_> = self
             .0
             .iter()
-            .map(|Dated { since, least }| match since {
-                0 => format!("at least {least}"),
-                since => format!("at least {least} since {since}"),
+            .map(|Dated { day, least, .. }| match day.as_str() {
+                "" => format!("at least {least}"),
+                day => format!("at least {least} since {day}"),
             })
             .collect();
         floors.join(", ")
@@ -248,10 +250,15 @@ impl<'de> Deserialize<'de> for DatedFloor {
             D::Error::custom("expected a number or a list of { since = \"2026-01-31\", least = 1 }")
         };
         match Raw::deserialize(deserializer).map_err(|_| expected())? {
-            Raw::Ever(least) => Ok(Self(Vec::from([Dated { since: 0, least }]))),
+            Raw::Ever(least) => {
+                Ok(Self(Vec::from([Dated { since: 0, day: String::new(), least }])))
+            }
             Raw::Dated(floors) if !floors.is_empty() => floors
                 .iter()
-                .map(|raw| Some(Dated { since: midnight(&raw.since)?, least: raw.least }))
+                .map(|raw| {
+                    let since = midnight(&raw.since)?;
+                    Some(Dated { since, day: raw.since.clone(), least: raw.least })
+                })
                 .collect::<Option<_>>()
                 .map(Self)
                 .ok_or_else(expected),

@@ -4,9 +4,12 @@
 use std::sync::LazyLock;
 
 use attestation_verifier::appraise::{Expected, Verifier};
-use attestation_verifier::evidence::{Evidence, unpadded};
+use attestation_verifier::endorsement::{describe, parts, slot, sources};
+use attestation_verifier::evidence::{Evidence, recognise, unpadded, unwrapped};
+use attestation_verifier::explain::explain;
 use attestation_verifier::pin;
 use attestation_verifier::policy::AppraisalPolicy;
+use attestation_verifier::transcript::Transcript;
 use libfuzzer_sys::fuzz_target;
 use measurement::manifest::Tee;
 
@@ -29,5 +32,21 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = pin::launched_with(&whole, b"");
     }
     let _ = unpadded(bytes);
+    if let Ok(wrapped) = unwrapped(bytes) {
+        assert_eq!(wrapped.report.len(), 0x4a0);
+    }
+    if let Some(tee) = recognise(bytes) {
+        let whole = Evidence { tee, report: bytes };
+        if explain(&whole).is_ok() {
+            let _ = sources(&whole);
+            let _ = slot(&whole, endorsement);
+        }
+    }
+    if describe(bytes).is_ok() {
+        assert!(parts(bytes).is_ok());
+    }
+    if let Ok(transcript) = Transcript::read(bytes) {
+        assert_eq!(transcript.to_bytes(), bytes);
+    }
     let _ = pin::spki(bytes);
 });

@@ -5,12 +5,50 @@ use std::borrow::Cow;
 use attestation_verifier::appraise::{Finding, Rejection};
 use attestation_verifier::evidence::{Evidence, is_wrapped, recognise, unpadded, unwrapped};
 use attestation_verifier::wire::Malformed;
+use base64ct::{Base64UrlUnpadded, Encoding};
 use measurement::cbor;
 use measurement::manifest::Tee;
 use measurement::receipt::CpuEvidence;
+use serde::Deserialize;
 
 /// Most bytes of any of the files.
 pub const LIMIT: u64 = 1 << 20;
+
+const WRAPPER: &str = "azure's wrapper was taken off; the report names its runtime data";
+
+/// Azure's wrapper as its guests pass it on: JSON with `hcl_report` and perhaps `vcek` in base64url, by
+/// themselves or under `evidence`.
+struct Azure {
+    wrapper: Vec<u8>,
+    vcek: Vec<Vec<u8>>,
+}
+
+impl Azure {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Inner {
+            hcl_report: String,
+            vcek: Option<String>,
+        }
+
+        #[derive(Deserialize)]
+        struct Outer {
+            evidence: Inner,
+        }
+
+        if !bytes.starts_with(b"{") {
+            return None;
+        }
+        let outer = serde_json::from_slice(bytes).map(|Outer { evidence }| evidence);
+        let inner: Inner = outer.or_else(|_| serde_json::from_slice(bytes)).ok()?;
+        let decode = |text: &str| Base64UrlUnpadded::decode_vec(text.trim_end_matches('=')).ok();
+        let vcek = match &inner.vcek {
+            Some(text) => vec![decode(text)?],
+            None => Vec::new(),
+        };
+        Some(Self { wrapper: decode(&inner.hcl_report)?, vcek })
+    }
+}
 
 /// A report or quote without what was around it.
 pub struct Input<'a> {
@@ -33,6 +71,11 @@ impl<'a> Input<'a> {
                 vec!["azure's wrapper was taken off; the report names its runtime data".into()];
             let (report, endorsements) = (Cow::Borrowed(wrapped.report), Vec::new());
             return Ok(Self { tee: Tee::Snp, report, endorsements, notes });
+        }
+        if let Some(azure) = Azure::read(bytes) {
+            let wrapped = unwrapped(&azure.wrapper).map_err(malformed)?;
+            let (report, notes) = (Cow::Owned(wrapped.report.to_vec()), vec![WRAPPER.into()]);
+            return Ok(Self { tee: Tee::Snp, report, endorsements: azure.vcek, notes });
         }
         if let Ok(bundle) = cbor::decode::<CpuEvidence>(bytes, bytes.len()) {
             let endorsements = bundle.endorsements.into_iter().map(|blob| blob.0).collect();

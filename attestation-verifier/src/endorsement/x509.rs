@@ -1,0 +1,370 @@
+//! X.509 read by its raw bytes (RFC 5280): no more of it than is judged, in its only encoding.
+//!
+//! Names stay as they came: two are the same when their bytes are. What is not read here, as the
+//! inside of a name, is covered by the signature and decides nothing.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use der::Decode;
+use der::asn1::ObjectIdentifier;
+use x509_cert::time::Time;
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const VERSION: u8 = 0xa0;
+const LIST_EXTENSIONS: u8 = 0xa0;
+const EXTENSIONS: u8 = 0xa3;
+/// Version 3 of certificates with its header, and version 2 of lists without.
+const CERTIFICATE_V3: &[u8] = &[INTEGER, 1, 2];
+const LIST_V2: &[u8] = &[1];
+/// 2.5.4.3.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// One value with its header.
+#[derive(Clone, Copy)]
+pub(super) struct Tlv<'a> {
+    tag: u8,
+    pub(super) value: &'a [u8],
+    pub(super) whole: &'a [u8],
+}
+
+/// Walks DER: definite lengths in their shortest form, tags of one byte.
+pub(super) struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn any(&mut self) -> Option<Tlv<'a>> {
+        let bytes = self.0;
+        let (tag, rest) = bytes.split_first()?;
+        let (len, rest) = length(rest)?;
+        let (value, rest) = rest.split_at_checked(len)?;
+        let whole = bytes.get(..bytes.len().checked_sub(rest.len())?)?;
+        self.0 = rest;
+        (tag & 0x1f != 0x1f).then_some(Tlv { tag: *tag, value, whole })
+    }
+
+    pub(super) fn expect(&mut self, tag: u8) -> Option<Tlv<'a>> {
+        self.any().filter(|found| found.tag == tag)
+    }
+
+    fn optional(&mut self, tag: u8) -> Option<Option<Tlv<'a>>> {
+        if self.0.first() == Some(&tag) { self.any().map(Some) } else { Some(None) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn end(self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [len @ 0..=0x7f, rest @ ..] => Some((usize::from(*len), rest)),
+        [0x81, len @ 0x80..=0xff, rest @ ..] => Some((usize::from(*len), rest)),
+        [0x82, high @ 1..=0xff, low, rest @ ..] => {
+            Some((usize::from(u16::from_be_bytes([*high, *low])), rest))
+        }
+        [0x83, high @ 1..=0xff, middle, low, rest @ ..] => {
+            let len = u32::from_be_bytes([0, *high, *middle, *low]);
+            Some((usize::try_from(len).ok()?, rest))
+        }
+        _ => None,
+    }
+}
+
+/// A distinguished name, as it came.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Name(Vec<u8>);
+
+impl Name {
+    /// The common name, if there is exactly one.
+    pub(super) fn common_name(&self) -> Option<&str> {
+        let mut outer = Der::new(&self.0);
+        let mut parts = Der::new(outer.expect(SEQUENCE)?.value);
+        outer.end()?;
+        let mut found = None;
+        while !parts.is_empty() {
+            let mut attributes = Der::new(parts.expect(SET)?.value);
+            while !attributes.is_empty() {
+                let mut attribute = Der::new(attributes.expect(SEQUENCE)?.value);
+                let id = attribute.expect(OBJECT_IDENTIFIER)?;
+                let value = attribute.any()?;
+                attribute.end()?;
+                if id.value == COMMON_NAME && found.replace(value.value).is_some() {
+                    return None;
+                }
+            }
+        }
+        core::str::from_utf8(found?).ok()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match x509_cert::name::Name::from_der(&self.0) {
+            Ok(name) => name.fmt(f),
+            Err(_) => f.write_str(&hex::encode(&self.0)),
+        }
+    }
+}
+
+/// One extension.
+#[derive(Clone, Debug)]
+pub(super) struct Extension {
+    pub(super) id: ObjectIdentifier,
+    pub(super) critical: bool,
+    /// The bytes inside its OCTET STRING.
+    pub(super) value: Vec<u8>,
+}
+
+/// What is read of a TBSCertificate.
+pub(super) struct Certificate<'a> {
+    /// Without the zero byte that keeps it positive.
+    pub(super) serial: &'a [u8],
+    pub(super) algorithm: &'a [u8],
+    pub(super) issuer: Name,
+    pub(super) not_before: u64,
+    pub(super) not_after: u64,
+    pub(super) subject: Name,
+    pub(super) key_algorithm: &'a [u8],
+    pub(super) key: &'a [u8],
+    pub(super) extensions: Vec<Extension>,
+}
+
+impl<'a> Certificate<'a> {
+    pub(super) fn read(tbs: &'a [u8]) -> Option<Self> {
+        let mut outer = Der::new(tbs);
+        let mut fields = Der::new(outer.expect(SEQUENCE)?.value);
+        outer.end()?;
+        if fields.expect(VERSION)?.value != CERTIFICATE_V3 {
+            return None;
+        }
+        let serial = serial(&mut fields)?;
+        let algorithm = fields.expect(SEQUENCE)?.whole;
+        let issuer = name(&mut fields)?;
+        let mut validity = Der::new(fields.expect(SEQUENCE)?.value);
+        let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
+        validity.end()?;
+        let subject = name(&mut fields)?;
+        let mut info = Der::new(fields.expect(SEQUENCE)?.value);
+        let key_algorithm = info.expect(SEQUENCE)?.whole;
+        // Whole bytes: no unused bits.
+        let [0, key @ ..] = info.expect(BIT_STRING)?.value else { return None };
+        info.end()?;
+        let extensions = match fields.optional(EXTENSIONS)? {
+            Some(wrapped) => extensions(wrapped.value)?,
+            None => Vec::new(),
+        };
+        fields.end()?;
+        Some(Self {
+            serial,
+            algorithm,
+            issuer,
+            not_before,
+            not_after,
+            subject,
+            key_algorithm,
+            key,
+            extensions,
+        })
+    }
+}
+
+/// What is read of a TBSCertList.
+pub(super) struct List<'a> {
+    pub(super) algorithm: &'a [u8],
+    pub(super) issuer: Name,
+    pub(super) this_update: u64,
+    pub(super) next_update: u64,
+    pub(super) revoked: Vec<&'a [u8]>,
+    /// Whether an extension of the list or of an entry is critical: it would narrow what the list says.
+    pub(super) critical: bool,
+}
+
+impl<'a> List<'a> {
+    pub(super) fn read(tbs: &'a [u8]) -> Option<Self> {
+        let mut outer = Der::new(tbs);
+        let mut fields = Der::new(outer.expect(SEQUENCE)?.value);
+        outer.end()?;
+        if fields.expect(INTEGER)?.value != LIST_V2 {
+            return None;
+        }
+        let algorithm = fields.expect(SEQUENCE)?.whole;
+        let issuer = name(&mut fields)?;
+        let (this_update, next_update) = (time(&mut fields)?, time(&mut fields)?);
+        let (mut revoked, mut critical) = (Vec::new(), false);
+        if let Some(entries) = fields.optional(SEQUENCE)? {
+            let mut entries = Der::new(entries.value);
+            while !entries.is_empty() {
+                let mut entry = Der::new(entries.expect(SEQUENCE)?.value);
+                revoked.push(serial(&mut entry)?);
+                time(&mut entry)?;
+                if let Some(list) = entry.optional(SEQUENCE)? {
+                    critical |= extensions(list.whole)?.iter().any(|one| one.critical);
+                }
+                entry.end()?;
+            }
+        }
+        if let Some(wrapped) = fields.optional(LIST_EXTENSIONS)? {
+            critical |= extensions(wrapped.value)?.iter().any(|one| one.critical);
+        }
+        fields.end()?;
+        Some(Self { algorithm, issuer, this_update, next_update, revoked, critical })
+    }
+}
+
+fn name(fields: &mut Der<'_>) -> Option<Name> {
+    Some(Name(fields.expect(SEQUENCE)?.whole.to_vec()))
+}
+
+/// An INTEGER in its only encoding, without the zero byte that keeps it positive.
+fn serial<'a>(fields: &mut Der<'a>) -> Option<&'a [u8]> {
+    match fields.expect(INTEGER)?.value {
+        [] | [0, 0..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => None,
+        [0, rest @ ..] if !rest.is_empty() => Some(rest),
+        serial => Some(serial),
+    }
+}
+
+/// Seconds since 1970.
+fn time(fields: &mut Der<'_>) -> Option<u64> {
+    Some(Time::from_der(fields.any()?.whole).ok()?.to_unix_duration().as_secs())
+}
+
+/// SEQUENCE OF Extension.
+fn extensions(der: &[u8]) -> Option<Vec<Extension>> {
+    let mut outer = Der::new(der);
+    let mut list = Der::new(outer.expect(SEQUENCE)?.value);
+    outer.end()?;
+    let mut all = Vec::new();
+    while !list.is_empty() {
+        let mut fields = Der::new(list.expect(SEQUENCE)?.value);
+        let id = ObjectIdentifier::from_bytes(fields.expect(OBJECT_IDENTIFIER)?.value).ok()?;
+        let critical = match fields.optional(0x01)?.map(|flag| flag.value) {
+            None => false,
+            Some([0xff]) => true,
+            // FALSE is the default, which DER leaves out.
+            Some(_) => return None,
+        };
+        let value = fields.expect(OCTET_STRING)?.value.to_vec();
+        fields.end()?;
+        all.push(Extension { id, critical, value });
+    }
+    Some(all)
+}
+
+/// Base64 (RFC 4648 §4) in its only encoding, between any white space. The text is public: nothing is
+/// gained by decoding it in constant time.
+pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len().checked_mul(3)?.checked_div(4)?);
+    let (mut bits, mut count, mut padding) = (0_u32, 0_u8, 0_u8);
+    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
+        let value = match byte {
+            b'A'..=b'Z' => byte.wrapping_sub(b'A'),
+            b'a'..=b'z' => byte.wrapping_sub(b'a').wrapping_add(26),
+            b'0'..=b'9' => byte.wrapping_sub(b'0').wrapping_add(52),
+            b'+' => 62,
+            b'/' => 63,
+            b'=' => {
+                padding = padding.checked_add(1)?;
+                continue;
+            }
+            _ => return None,
+        };
+        if padding > 0 {
+            return None;
+        }
+        bits = (bits << 6) | u32::from(value);
+        count = count.wrapping_add(1) & 3;
+        if count == 0 {
+            let [_, a, b, c] = bits.to_be_bytes();
+            out.extend_from_slice(&[a, b, c]);
+            bits = 0;
+        }
+    }
+    let [_, a, b, c] = (bits << (6_u32.checked_mul((4 - u32::from(count)) & 3)?)).to_be_bytes();
+    match (count, padding) {
+        (0, 0) => {}
+        (2, 2) if b == 0 && c == 0 => out.push(a),
+        (3, 1) if c == 0 => out.extend_from_slice(&[a, b]),
+        _ => return None,
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+
+    use base64ct::{Base64, Encoding};
+
+    use super::*;
+
+    #[test]
+    fn decodes_base64_as_another_library_does_and_only_in_one_way() {
+        for len in 0..70_u8 {
+            let bytes: Vec<u8> = (0..len).map(|byte| byte.wrapping_mul(37)).collect();
+            let text = Base64::encode_string(&bytes);
+            assert_eq!(decode_base64(&text).as_deref(), Some(bytes.as_slice()));
+            let spaced = text.chars().map(|c| alloc::format!("{c}\n")).collect::<String>();
+            assert_eq!(decode_base64(&spaced).as_deref(), Some(bytes.as_slice()));
+        }
+        for text in
+            ["A", "AA", "AAA", "AA=", "AAA==", "AAAA=", "AB==", "AAB=", "AA==AA==", "A-==", "=AAA"]
+        {
+            assert_eq!(decode_base64(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_lengths_that_are_not_the_shortest_and_what_goes_past_the_end() {
+        let whole = |bytes: &[u8]| Der::new(bytes).any().map(|found| found.value.len());
+        assert_eq!(whole(&[0x30, 0]), Some(0));
+        assert_eq!(whole(&[[0x30, 0x81, 0x80].to_vec(), [0; 128].to_vec()].concat()), Some(128));
+        for bytes in [
+            &[0x30][..],
+            &[0x30, 0x80, 0, 0],
+            &[0x30, 0x81, 0x7f],
+            &[0x30, 0x82, 0, 0x80],
+            &[0x30, 0x84, 0, 0, 0, 0],
+            &[0x30, 1],
+            &[0x1f, 0x81, 0],
+        ] {
+            assert_eq!(whole(bytes), None, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn reads_what_the_other_library_reads_of_every_root() {
+        use der::Encode;
+        use x509_cert::Certificate as Other;
+
+        for der in [
+            &include_bytes!("../roots/amd-genoa-ark.der")[..],
+            include_bytes!("../roots/amd-turin-ark.der"),
+            include_bytes!("../roots/intel-sgx-root.der"),
+        ] {
+            let other = Other::from_der(der).unwrap().tbs_certificate;
+            let tbs = other.to_der().unwrap();
+            let ours = Certificate::read(&tbs).unwrap();
+            assert_eq!(ours.subject.to_string(), other.subject.to_string());
+            assert_eq!(ours.issuer.0, other.issuer.to_der().unwrap());
+            assert_eq!(ours.not_after, other.validity.not_after.to_unix_duration().as_secs());
+            assert_eq!(ours.extensions.len(), other.extensions.unwrap().len());
+            for len in 0..tbs.len() {
+                assert!(Certificate::read(&tbs[..len]).is_none());
+            }
+        }
+    }
+}
