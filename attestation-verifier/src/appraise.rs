@@ -231,8 +231,7 @@ impl Verifier {
         if seen.report_data == *expected.report_data {
             findings.held("binding.report_data");
         } else {
-            let [observed, required] =
-                [seen.report_data, *expected.report_data].map(|bytes| hex::encode(bytes));
+            let [observed, required] = [seen.report_data, *expected.report_data].map(hex::encode);
             findings.add(Finding::new("binding.report_data", observed, required));
         }
         let policy = &self.policy.binding;

@@ -497,7 +497,8 @@ fn platform_attacks(all: &mut Attacks) {
         let name = format!("platform info bit {bit} flipped");
         body(all, &name, ids, 0x40, &flipped.to_le_bytes());
     }
-    let demanding: [(&str, &str, u64, u64); 9] = [
+    let demanding: [(&str, &str, u64, u64); 10] = [
+        ("snp.smt", "{ require = [\"off\"] }", GOLDEN_POLICY, GOLDEN_PLATFORM & !1),
         ("snp.smt", "{ require = [\"off\"] }", GOLDEN_POLICY & !(1 << 16), GOLDEN_PLATFORM),
         ("snp.tsme", "{ require = \"on\" }", GOLDEN_POLICY, GOLDEN_PLATFORM),
         ("snp.ecc", "{ require = \"on\" }", GOLDEN_POLICY, GOLDEN_PLATFORM & !4),
@@ -601,6 +602,58 @@ fn names_each_attack_once_and_knows_at_least_150() {
     let named = names.iter().filter(|name| !generated.iter().any(|head| name.starts_with(head)));
     let named = named.count();
     assert!(named >= 150, "{named}");
+}
+
+#[test]
+fn accepts_a_report_that_meets_every_check_there_is() {
+    let on = "{ require = \"on\" }".to_string();
+    let enforced = "{ require = \"enforced\" }".to_string();
+    let listed = |byte: &str, len: usize| format!("{{ require = [\"{}\"] }}", byte.repeat(len));
+    let mut attempt = Attempt::golden();
+    attempt.policy = vec![
+        ("snp.author_key", listed("c1", 48)),
+        ("snp.chip_id", listed("5a", 64)),
+        ("snp.ciphertext_hiding", enforced.clone()),
+        ("snp.ecc", on.clone()),
+        ("snp.family_id", listed("c2", 16)),
+        ("snp.guest_svn", "{ require = 7 }".into()),
+        ("snp.host_data", listed("c3", 32)),
+        ("snp.id_key", listed("c4", 48)),
+        ("snp.image_id", listed("c5", 16)),
+        ("snp.iommu", on.clone()),
+        ("snp.measurement", listed("11", 48)),
+        ("snp.memory_aes_256_xts", on.clone()),
+        (
+            "snp.mitigations",
+            "{ require = { bits = [0, 1, 63], reports_without = \"refused\" } }".into(),
+        ),
+        ("snp.page_swap_disabled", on.clone()),
+        ("snp.rapl_disabled", enforced),
+        ("snp.single_socket", on.clone()),
+        ("snp.smt", "{ require = [\"off\"] }".into()),
+        ("snp.trusted_io", "{ require = \"forbidden\" }".into()),
+        ("snp.tsme", on),
+        ("binding.launch_blob", common::WAIVED.into()),
+    ];
+    let guest = 1_u64 << 17 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 24 | 1 << 25;
+    attempt.body = vec![
+        (0x04, vec![7]),
+        (0x08, guest.to_le_bytes().to_vec()),
+        (0x10, vec![0xc2; 16]),
+        (0x20, vec![0xc5; 16]),
+        (0x40, vec![0x7e]),
+        (0x48, vec![1]),
+        (0xc0, vec![0xc3; 32]),
+        (0xe0, vec![0xc4; 48]),
+        (0x110, vec![0xc1; 48]),
+        (0x1f8, [3, 0, 0, 0, 0, 0, 0, 0x80].repeat(2)),
+    ];
+    let accepted: [&str; 0] = [];
+    assert_eq!(attempt.reasons(), accepted);
+    // Version 3 says nothing of mitigations, and this policy does not take silence.
+    attempt.body.push((0, vec![3]));
+    attempt.body.push((0x1f8, vec![0; 16]));
+    assert_eq!(attempt.reasons(), ["snp.mitigations"]);
 }
 
 #[test]

@@ -644,3 +644,59 @@ fn accepts_the_golden_quote_of_each_version_and_body() {
     }
     assert_ne!(FMSPC, [0; 6]);
 }
+
+#[test]
+fn accepts_a_quote_that_meets_every_check_there_is() {
+    let listed = |byte: &str, len: usize| format!("{{ require = [\"{}\"] }}", byte.repeat(len));
+    let golden: [&str; 0] = [];
+    let mut attempt = Attempt {
+        policy: vec![
+            ("tdx.cached_keys", "{ require = [\"on\"] }".into()),
+            ("tdx.dynamic_platform", "{ require = [\"on\"] }".into()),
+            ("tdx.mr_config_id", listed("c1", 48)),
+            ("tdx.mr_owner", listed("c2", 48)),
+            ("tdx.mr_owner_config", listed("c3", 48)),
+            ("tdx.mr_seam", listed("5e", 48)),
+            ("tdx.mr_td", listed("11", 48)),
+            ("tdx.platform_instance", listed("71", 16)),
+            ("tdx.ppid", listed("70", 16)),
+            ("tdx.rtmr0", listed("20", 48)),
+            ("tdx.rtmr1", listed("21", 48)),
+            ("tdx.rtmr2", listed("22", 48)),
+            ("tdx.rtmr3", listed("c4", 48)),
+            ("tdx.smt", "{ require = [\"on\"] }".into()),
+            ("tdx.tee_tcb_svn", "{ require = \"0b010400000000000000000000000000\" }".into()),
+            ("binding.launch_blob", common::WAIVED.into()),
+        ],
+        ..Attempt::default()
+    };
+    put_body(&mut attempt, 0xb8, vec![0xc1; 48]);
+    put_body(&mut attempt, 0xe8, vec![0xc2; 48]);
+    put_body(&mut attempt, 0x118, vec![0xc3; 48]);
+    put_body(&mut attempt, 0x1d8, vec![0xc4; 48]);
+    assert_eq!(attempt.reasons(), golden);
+
+    // A worse platform where a policy says so, by status and by advisory.
+    let mut attempt = Attempt::default();
+    attempt.shape.cpu_svn[0] = 3;
+    attempt.policy =
+        vec![("tdx.tcb_status", "{ require = [\"UpToDate\", \"SWHardeningNeeded\"] }".into())];
+    assert_eq!(attempt.reasons(), ["tdx.advisories"]);
+    attempt.policy.push(("tdx.advisories", "{ require = [\"INTEL-SA-00001\"] }".into()));
+    assert_eq!(attempt.reasons(), golden);
+}
+
+#[test]
+fn accepts_the_forms_of_pem_that_quoting_services_write() {
+    let golden: [&str; 0] = [];
+    let forms: [fn(&mut String); 3] = [
+        |pem| pem.push('\0'),
+        |pem| *pem = pem.trim_end().to_string(),
+        |pem| *pem = pem.replace('\n', "\r\n"),
+    ];
+    for (index, form) in forms.into_iter().enumerate() {
+        let mut attempt = Attempt::default();
+        attempt.shape.pem.push(Box::new(form));
+        assert_eq!(attempt.reasons(), golden, "{index}");
+    }
+}

@@ -60,8 +60,11 @@ impl EventLog {
 
     /// Whether `item` claims to be an event log.
     pub(super) fn is_one(item: &[u8]) -> bool {
-        let json = |text: &[u8]| text.windows(11).any(|window| window == b"\"event_log\"");
-        item.get(0x20..0x30) == Some(&SIGNATURE) || (item.starts_with(b"{") && json(item))
+        // dstack's JSON begins with the quote or with the log.
+        let json = item.strip_prefix(b"{").map(<[u8]>::trim_ascii_start).is_some_and(|rest| {
+            rest.starts_with(b"\"quote\"") || rest.starts_with(b"\"event_log\"")
+        });
+        json || item.get(0x20..0x30) == Some(&SIGNATURE)
     }
 
     pub(super) fn read(item: &[u8]) -> Result<Self, &'static str> {

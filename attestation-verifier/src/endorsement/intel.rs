@@ -93,11 +93,11 @@ mod collateral {
     use alloc::string::{String, ToString};
     use alloc::vec::Vec;
 
-    use dcap_qvl::intel::{PckExtension, parse_pck_extension};
     use dcap_qvl::tcb_info::TcbLevel;
     use dcap_qvl::verify::QuoteVerifier;
     use dcap_qvl::{QuoteCollateralV3, QuotePolicy};
     use der::DateTime;
+    use der::asn1::ObjectIdentifier;
     use measurement::digest::sha256;
     use measurement::manifest::Tee;
     use serde::Deserialize;
@@ -105,6 +105,7 @@ mod collateral {
     use super::{Judged, Verdict};
     use crate::endorsement::amd::check_dates;
     use crate::endorsement::pieces;
+    use crate::endorsement::x509::{Der, OBJECT_IDENTIFIER, SEQUENCE};
     use crate::endorsement::{
         Certificate, Collateral, Endorsements, RevocationList, Role, budget, is_canonical_pem,
         read_pem,
@@ -442,23 +443,57 @@ mod collateral {
         })
     }
 
-    /// What the PCK certificate says of the platform.
-    struct Platform(PckExtension);
+    /// What the PCK certificate says of the platform: "Intel SGX PCK Certificate and CRL Profile", 1.3.5.
+    /// `dcap-qvl` reads the same extension for its TCB.
+    struct Platform {
+        ppid: [u8; 16],
+        pce_id: [u8; 2],
+        fmspc: [u8; 6],
+        instance: Option<[u8; 16]>,
+        /// A certificate of the processor CA has no flags: such a platform is of one package.
+        dynamic: bool,
+        cached_keys: bool,
+        smt: bool,
+    }
 
     impl Platform {
         fn read(pck: &Certificate) -> Result<Self, Inauthentic> {
-            let extension = parse_pck_extension(&pck.der).map_err(|_| Inauthentic::Extension {
+            pck.extension(SGX_EXTENSIONS).and_then(Self::parse).ok_or(Inauthentic::Extension {
                 role: Role::Key,
                 extension: "sgxExtensions",
                 problem: "cannot be read",
-            })?;
-            Ok(Self(extension))
+            })
+        }
+
+        fn parse(der: &[u8]) -> Option<Self> {
+            let fields = Fields(der);
+            let configuration = fields.find(&[7]);
+            let flag = |arc| match configuration {
+                None => Some(false),
+                Some(list) => match Fields(list).find(&[7, arc]) {
+                    Some([0x01, 0x01, 0x00]) | None => Some(false),
+                    Some([0x01, 0x01, 0xff]) => Some(true),
+                    Some(_) => None,
+                },
+            };
+            Some(Self {
+                ppid: octets(fields.find(&[1])?)?,
+                pce_id: octets(fields.find(&[3])?)?,
+                fmspc: octets(fields.find(&[4])?)?,
+                instance: match fields.find(&[6]) {
+                    Some(instance) => Some(octets(instance)?),
+                    None => None,
+                },
+                dynamic: flag(1)?,
+                cached_keys: flag(2)?,
+                smt: flag(3)?,
+            })
         }
 
         /// The PCE that certified the key is the one the TCB info is about.
         fn check(&self, tcb_info: &Facts) -> Result<(), Inauthentic> {
             let expected = tcb_info.pce_id.as_ref().and_then(|text| hex::decode(text).ok());
-            if expected.as_deref() == Some(self.0.pce_id.as_slice()) {
+            if expected.as_deref() == Some(self.pce_id.as_slice()) {
                 Ok(())
             } else {
                 Err(Inauthentic::PceId)
@@ -468,27 +503,53 @@ mod collateral {
         fn of_other_fmspc(&self, tcb_info: &Facts) -> Inauthentic {
             let required = tcb_info.fmspc.as_deref().unwrap_or_default();
             Inauthentic::Fmspc {
-                observed: hex::encode(self.0.fmspc),
+                observed: hex::encode(self.fmspc),
                 required: required.to_ascii_lowercase(),
             }
         }
 
         fn verdict(self, judgement: Judgement, evaluation_number: u64, window: Window) -> Verdict {
-            let Self(pck) = self;
-            // A certificate of the processor CA has no flags: such a platform is of one package.
-            let on = |flag: Option<bool>| flag == Some(true);
             Verdict {
                 status: judgement.status,
                 advisories: judgement.advisories,
                 current_status: judgement.current.map(|level| level.tcb_status.to_string()),
                 evaluation_number,
-                ppid: pck.ppid,
-                instance: pck.platform_instance_id.unwrap_or_default(),
-                cached_keys: on(pck.cached_keys),
-                dynamic_platform: on(pck.dynamic_platform),
-                smt: on(pck.smt_enabled),
+                ppid: self.ppid.to_vec(),
+                instance: self.instance.map(Vec::from).unwrap_or_default(),
+                cached_keys: self.cached_keys,
+                dynamic_platform: self.dynamic,
+                smt: self.smt,
                 valid: (window.from, window.until),
             }
+        }
+    }
+
+    const SGX_EXTENSIONS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1");
+    /// The same, as every arc below it begins.
+    const SGX_ARCS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01];
+
+    /// SEQUENCE OF SEQUENCE { OBJECT IDENTIFIER, any }.
+    struct Fields<'a>(&'a [u8]);
+
+    impl<'a> Fields<'a> {
+        /// The value of the field with these arcs, with its header.
+        fn find(&self, arcs: &[u8]) -> Option<&'a [u8]> {
+            let mut list = Der::new(Der::new(self.0).expect(SEQUENCE)?.value);
+            loop {
+                let mut field = Der::new(list.expect(SEQUENCE)?.value);
+                let id = field.expect(OBJECT_IDENTIFIER)?.value;
+                if id.strip_prefix(SGX_ARCS) == Some(arcs) {
+                    return Some(field.rest());
+                }
+            }
+        }
+    }
+
+    /// An OCTET STRING of exactly so many bytes.
+    fn octets<const N: usize>(der: &[u8]) -> Option<[u8; N]> {
+        match der {
+            [0x04, len, value @ ..] if usize::from(*len) == value.len() => value.try_into().ok(),
+            _ => None,
         }
     }
 

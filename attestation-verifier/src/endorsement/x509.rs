@@ -13,8 +13,8 @@ use x509_cert::time::Time;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
+pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(super) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 const LIST_EXTENSIONS: u8 = 0xa0;
@@ -61,6 +61,12 @@ impl<'a> Der<'a> {
 
     fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What was not walked yet.
+    #[cfg(feature = "tdx-collateral")]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
     }
 
     fn end(self) -> Option<()> {
@@ -264,36 +270,65 @@ fn extensions(der: &[u8]) -> Option<Vec<Extension>> {
     Some(all)
 }
 
+/// What a character of base64 stands for: a value, [`PAD`], [`SPACE`] or [`BAD`].
+#[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "a constant has no `From`")]
+const BASE64: [u8; 256] = {
+    let mut table = [BAD; 256];
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut value = 0_u8;
+    while value < 64 {
+        table[alphabet[value as usize] as usize] = value;
+        value += 1;
+    }
+    table[b'=' as usize] = PAD;
+    let spaces = [b' ', b'\t', b'\n', 0x0c, b'\r'];
+    let mut index = 0;
+    while index < spaces.len() {
+        table[spaces[index] as usize] = SPACE;
+        index += 1;
+    }
+    table
+};
+const PAD: u8 = 64;
+const SPACE: u8 = 65;
+const BAD: u8 = 66;
+
 /// Base64 (RFC 4648 §4) in its only encoding, between any white space. The text is public: nothing is
 /// gained by decoding it in constant time.
 pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len().checked_mul(3)?.checked_div(4)?);
-    let (mut bits, mut count, mut padding) = (0_u32, 0_u8, 0_u8);
-    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
-        let value = match byte {
-            b'A'..=b'Z' => byte.wrapping_sub(b'A'),
-            b'a'..=b'z' => byte.wrapping_sub(b'a').wrapping_add(26),
-            b'0'..=b'9' => byte.wrapping_sub(b'0').wrapping_add(52),
-            b'+' => 62,
-            b'/' => 63,
-            b'=' => {
-                padding = padding.checked_add(1)?;
-                continue;
-            }
-            _ => return None,
-        };
-        if padding > 0 {
-            return None;
-        }
-        bits = (bits << 6) | u32::from(value);
-        count = count.wrapping_add(1) & 3;
-        if count == 0 {
+    let value = |byte: u8| BASE64.get(usize::from(byte)).copied().unwrap_or(BAD);
+    let (mut bits, mut count, mut padding) = (0_u32, 0_u32, 0_u32);
+    let mut rest = text.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        // Four at a time, which is all of it but line ends and the last few.
+        if let Some((four, tail)) = rest.split_first_chunk::<4>()
+            && (count, padding) == (0, 0)
+            && let [a @ 0..=63, b @ 0..=63, c @ 0..=63, d @ 0..=63] = four.map(value)
+        {
+            let bits = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
             let [_, a, b, c] = bits.to_be_bytes();
             out.extend_from_slice(&[a, b, c]);
-            bits = 0;
+            rest = tail;
+            continue;
+        }
+        rest = tail;
+        match value(*byte) {
+            value @ 0..=63 if padding == 0 => {
+                bits = (bits << 6) | u32::from(value);
+                count = (count + 1) & 3;
+                if count == 0 {
+                    let [_, a, b, c] = bits.to_be_bytes();
+                    out.extend_from_slice(&[a, b, c]);
+                    bits = 0;
+                }
+            }
+            SPACE => {}
+            PAD => padding = padding.checked_add(1)?,
+            _ => return None,
         }
     }
-    let [_, a, b, c] = (bits << (6_u32.checked_mul((4 - u32::from(count)) & 3)?)).to_be_bytes();
+    let [_, a, b, c] = (bits << (6 * ((4 - count) & 3))).to_be_bytes();
     match (count, padding) {
         (0, 0) => {}
         (2, 2) if b == 0 && c == 0 => out.push(a),
