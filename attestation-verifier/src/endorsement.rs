@@ -8,7 +8,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use base64ct::{Base64, Encoding};
 use der::asn1::{BitStringRef, ObjectIdentifier};
 use der::{Decode, Reader as _, SliceReader};
 use serde::{Deserialize, Deserializer};
@@ -418,21 +417,6 @@ fn has_canonical_lines<'a>(mut lines: impl Iterator<Item = &'a str>) -> bool {
         }
     }
     true
-}
-
-/// A certificate as PEM (RFC 7468), without the last line's end.
-pub(crate) fn write_pem(der: &[u8], end: &str) -> String {
-    let text = Base64::encode_string(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----");
-    for (index, character) in text.chars().enumerate() {
-        if index.is_multiple_of(64) {
-            pem.push_str(end);
-        }
-        pem.push(character);
-    }
-    pem.push_str(end);
-    pem.push_str("-----END CERTIFICATE-----");
-    pem
 }
 
 fn read_pem_block(text: &str) -> Option<(Vec<u8>, &str)> {

@@ -362,6 +362,21 @@ fn endorsement_attacks(all: &mut Attacks) {
     edit("seventeen endorsements", &["shape.too_long"], |all, h| {
         *all = vec![h.ask.clone(); 17];
     });
+    edit("sixteen endorsements, fifteen too many", &["origin.surplus"], |all, h| {
+        *all = vec![h.ask.clone(); 16];
+    });
+    edit("seventeen certificates in one file", &["shape.endorsement"], |all, h| {
+        use base64ct::{Base64, Encoding};
+        let text = Base64::encode_string(&h.ask);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        *all = vec![pem.repeat(17).into_bytes()];
+    });
+    edit("sixteen certificates in one file", &["origin.surplus"], |all, h| {
+        use base64ct::{Base64, Encoding};
+        let text = Base64::encode_string(&h.ask);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        *all = vec![pem.repeat(16).into_bytes()];
+    });
     edit("an endorsement past its limit", &["shape.endorsement"], |all, _| {
         all.push(vec![0x30; (1 << 20) + 1]);
     });

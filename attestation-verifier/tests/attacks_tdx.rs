@@ -186,6 +186,7 @@ fn shape_attacks(all: &mut Attacks) {
     raw(all, "authentication data of 64 KiB", cut, |quote| {
         quote[DATA + 128 + 6 + 448..][..2].fill(0xff);
     });
+    raw(all, "a quote padded to its limit", trailing, |quote| quote.resize(65536, 0));
     raw(all, "a quote past its limit", &["shape.too_long"], |quote| quote.resize(65537, 0));
 }
 

@@ -92,3 +92,55 @@ proptest! {
         prop_assert_eq!(parsed.is_ok(), snp_alone.contains(&cut));
     }
 }
+
+#[cfg(feature = "tdx-collateral")]
+mod quotes {
+    use super::*;
+    use common::intel::{Platform, Shape};
+
+    fn golden() -> &'static (String, Platform) {
+        static GOLDEN: OnceLock<(String, Platform)> = OnceLock::new();
+        GOLDEN.get_or_init(|| {
+            let platform = Platform::new(&Shape::default());
+            (platform.policy(), platform)
+        })
+    }
+
+    fn judge(quote: &[u8], collateral: Vec<u8>) -> bool {
+        let policy = &golden().0;
+        appraise(policy, Tee::Tdx, quote, &[collateral], LAUNCH_BLOB, NOW).is_ok()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn rejects_a_quote_with_any_bit_flipped(at in any::<prop::sample::Index>()) {
+            let (_, platform) = golden();
+            let mut quote = platform.quote.clone();
+            let bit = at.index(quote.len() * 8);
+            quote[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!judge(&quote, platform.collateral.clone()));
+        }
+
+        /// Of the collateral some bytes say nothing: hexadecimal has two cases, and one chain is not used.
+        #[test]
+        fn reads_any_changed_collateral_without_panicking(
+            at in any::<prop::sample::Index>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let (_, platform) = golden();
+            let mut collateral = platform.collateral.clone();
+            let at = at.index(collateral.len());
+            collateral.splice(at..(at + bytes.len()).min(collateral.len()), bytes);
+            let _ = judge(&platform.quote, collateral);
+        }
+
+        #[test]
+        fn rejects_collateral_cut_anywhere(at in any::<prop::sample::Index>()) {
+            let (_, platform) = golden();
+            let cut = at.index(platform.collateral.len());
+            prop_assert!(!judge(&platform.quote, platform.collateral[..cut].to_vec()));
+        }
+    }
+}

@@ -5,9 +5,9 @@
 
 use alloc::string::String;
 
-use super::{
-    Certificate, Collateral, Document, Endorsements, Kind, Name, RevocationList, Role, write_pem,
-};
+use base64ct::{Base64, Encoding};
+
+use super::{Certificate, Collateral, Document, Endorsements, Kind, Name, RevocationList, Role};
 use crate::evidence::Inauthentic;
 use crate::root::Anchor;
 
@@ -46,7 +46,7 @@ pub(super) fn assemble(
     let signer = signer(endorsements, ca, root)?;
     let tcb_info = document(endorsements, Kind::TcbInfo)?;
     let qe_identity = document(endorsements, Kind::QeIdentity)?;
-    let chain = [signer, root].map(|certificate| write_pem(&certificate.der, "\n") + "\n").concat();
+    let chain = [signer, root].map(|certificate| write_pem(&certificate.der)).concat();
     if endorsements.revocation_lists.len() > 2 {
         return Err(Inauthentic::Surplus { role: Role::RevocationList });
     }
@@ -108,4 +108,18 @@ fn list<'a>(
         (None, _) => Err(Inauthentic::Missing { role }),
         _ => Err(Inauthentic::Surplus { role }),
     }
+}
+
+/// A certificate as PEM (RFC 7468).
+fn write_pem(der: &[u8]) -> String {
+    let text = Base64::encode_string(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----");
+    for (index, character) in text.chars().enumerate() {
+        if index.is_multiple_of(64) {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem.push_str("\n-----END CERTIFICATE-----\n");
+    pem
 }
