@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use broker::random;
+use enclave::broker::{Attester, Opened, SessionError};
 use enclave::halt::Halt;
 use enclave::job;
 use enclave::pipe::Pipe;
@@ -21,6 +24,7 @@ use measurement::carrier::{Event, HOST_PORT, Item, RELAY_PORT};
 use measurement::cbor::Blob;
 use measurement::manifest::Tee;
 use measurement::receipt::CpuEvidence;
+use ring::signature::Ed25519KeyPair;
 use tests::sim::snp::Version;
 use tests::sim::{self, Processor};
 
@@ -86,9 +90,9 @@ impl Scene {
         launch.run()
     }
 
-    /// Launches as `cloister launch --platform process` does: `enclave` is a process, and the
-    /// simulated processor another party.
-    pub fn launch_process(&self, broker: &str, enclave: &str) -> (Vec<Event>, Outcome) {
+    /// Launches as `cloister launch --platform process` does: the enclave is a process, and its
+    /// program what `/init` of the simulated image is.
+    pub fn launch_process(&self, broker: &str) -> (Vec<Event>, Outcome) {
         let processor = self.processor();
         let place = tempfile::tempdir().unwrap();
         let socket = place.path().join("asp.sock");
@@ -100,7 +104,7 @@ impl Scene {
         let folder = RunFolder::new(place.path()).unwrap();
         folder.link_asp(&socket).unwrap();
         let program = Program {
-            path: enclave.into(),
+            path: env!("CARGO_BIN_EXE_cloister-sim-init").into(),
             arguments: vec![folder.path().into()],
             log: folder.console(),
         };
@@ -118,6 +122,20 @@ impl Scene {
         let outcome = outcome.unwrap_or_else(|error| panic!("{error}\n{console}"));
         serving.join().unwrap();
         (events, outcome)
+    }
+
+    /// One session of a genuine enclave with the custodian at `address`.
+    pub fn attest(&self, address: SocketAddr) -> Result<Opened, SessionError> {
+        let signer = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
+        let attester = Attester {
+            manifest: &self.manifest(),
+            launch_blob: &self.read("plan/launch.blob"),
+            approvals: &self.read("approvals.json"),
+            signer: &signer,
+            endorsements: &[],
+        };
+        let stream = TcpStream::connect(address).unwrap();
+        attester.release(stream, 1, &mut Machine::of(self), &mut random::fresh().unwrap())
     }
 
     /// The simulated processor, launched with this scene's image and manifest.

@@ -18,8 +18,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use attestation_verifier::policy::STRICT;
 use auditor::case::{CannotJudge, Judged, Places, judge};
+use broker::envelope::KeyEnvelope;
 use broker::identity::Identity;
 use broker::owner::approve::approve;
+use broker::owner::dataset::Facts;
 use broker::owner::init::{self, SimulatedRoot, init};
 use broker::owner::job::Job;
 use broker::owner::keys::{self, Purpose};
@@ -27,12 +29,13 @@ use broker::owner::open::{self, OpenError, Opened, open};
 use broker::owner::plan::{self, plan};
 use broker::owner::seal::{self, seal};
 use broker::serve::{Journal, Server};
-use broker::{custodian, store};
+use broker::{custodian, random, store};
 use indicatif::ProgressBar;
+use measurement::carrier::Stage;
 use measurement::launch::Image;
 use measurement::log::Event;
 use measurement::manifest::{Custodian, Manifest, Tee};
-use sealed::Threshold;
+use sealed::{Threshold, Writer, recover};
 use tempfile::TempDir;
 use tests::sim::certificate::pem;
 use tests::sim::{Keys, Root};
@@ -125,6 +128,38 @@ impl Scene {
         golden.get_or_init(make).as_ref().map(Self::copy)
     }
 
+    /// A copy of the golden scene after its launch: the adapter opened, the log exported, everything
+    /// where the auditor looks for it. On SNP the enclave was a process, on TDX a thread.
+    pub fn finished(tee: Tee) -> Option<Self> {
+        static SNP: OnceLock<Option<Scene>> = OnceLock::new();
+        static TDX: OnceLock<Option<Scene>> = OnceLock::new();
+        let (finished, name) = match tee {
+            Tee::Snp => (&SNP, "snp-finished"),
+            Tee::Tdx => (&TDX, "tdx-finished"),
+        };
+        let finish = || {
+            let golden = Self::golden(tee)?;
+            let folder = fresh(name);
+            copy_folder(&golden.folder, &folder);
+            let scene = Self { folder, _temporary: None, tee };
+            scene.finish();
+            Some(scene)
+        };
+        finished.get_or_init(finish).as_ref().map(Self::copy)
+    }
+
+    fn finish(&self) {
+        let server = self.serve();
+        let broker = server.address().to_string();
+        match self.tee {
+            Tee::Snp => assert_eq!(self.launch_process(&broker).1.ending.stage, Stage::Done),
+            Tee::Tdx => assert_eq!(self.launch(&broker, |_| ()).outcome, Ok(())),
+        }
+        self.open(&broker, "owner/recipient.pem").unwrap();
+        server.shutdown();
+        self.export();
+    }
+
     fn make(folder: PathBuf, temporary: Option<TempDir>, setting: &Setting) -> Option<Self> {
         let vectors = vectors()?;
         let scene = Self { folder, _temporary: temporary, tee: setting.tee };
@@ -160,6 +195,33 @@ impl Scene {
         let mut bytes = self.read(name);
         change(&mut bytes);
         self.write(name, bytes);
+    }
+
+    /// Every file below a folder.
+    pub fn files(&self, folder: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.path(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Another file of the same key, data set, version and length, with one record in it.
+    pub fn seal_again(&self) -> Vec<u8> {
+        let envelope = KeyEnvelope::parse(&self.read("shares/custodian-1.share")).unwrap();
+        let share = envelope.open(self.identity().unwrap_key()).ok().unwrap();
+        let key = recover(&[share], 1, &envelope.key).ok().unwrap();
+        let facts = Facts::read(&self.path("dataset.sds")).unwrap();
+        let (mut writer, mut bytes) =
+            Writer::new(&facts.header, &key, random::fresh().unwrap()).unwrap();
+        bytes.extend(writer.record(1, b"{\"text\":\"planted\"}").unwrap());
+        bytes.extend(writer.finish().unwrap().0);
+        bytes
     }
 
     fn begin(&self, setting: &Setting) {
