@@ -111,7 +111,7 @@ const TOPICS: &[Topic] = &[
     Topic {
         asks: &[
             "I was charged twice on card {card}. {name}.",
-            "Two charges for order {order} on card {card}. Please call {phone}.",
+            "Two charges on card {card}. Please call me at {phone}.",
         ],
         answer: "We have refunded the second charge to your card.",
     },
