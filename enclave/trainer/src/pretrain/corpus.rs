@@ -32,7 +32,6 @@ pub fn vocabulary() -> Vec<String> {
 
 const PIECES: &[&str] = &["com", "net", "org", "example", "Order", "Where"];
 
-
 const EVERYDAY: &str = "
     a about account added address after again all an and any are arrive arrives arrived as ask at
     attached back bank be because been best bill book bring broken but buy by call came can cancel
