@@ -33,11 +33,14 @@ use crate::scene::{Scene, now};
 
 /// What this custodian does instead of what it should; golden until a test changes it.
 struct Lie {
-    challenge: Box<dyn Fn(&mut Challenge) + Send>,
+    challenge: Change<Challenge>,
     share: Box<dyn Fn(Share) -> Share + Send>,
-    logged: Box<dyn Fn(&mut Debit, &mut LoggedRelease) + Send>,
-    said: Box<dyn Fn(&mut Release) + Send>,
+    logged: ChangeOfLog,
+    said: Change<Release>,
 }
+
+type Change<T> = Box<dyn Fn(&mut T) + Send>;
+type ChangeOfLog = Box<dyn Fn(&mut Debit, &mut LoggedRelease) + Send>;
 
 impl Lie {
     fn none() -> Self {
@@ -75,7 +78,7 @@ struct Custodian {
 pub type Stream = StreamOwned<ServerConnection, TcpStream>;
 
 /// Accepts one connection as the holder of `identity`'s TLS key would.
-pub fn accept(identity: &Identity, socket: TcpStream) -> io::Result<(Stream, [u8; 32])> {
+pub fn accept(identity: &Identity, mut socket: TcpStream) -> io::Result<(Stream, [u8; 32])> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (certificate, key) = identity.tls();
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -87,7 +90,6 @@ pub fn accept(identity: &Identity, socket: TcpStream) -> io::Result<(Stream, [u8
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
-    let mut socket = socket;
     while tls.is_handshaking() {
         tls.complete_io(&mut socket)?;
     }

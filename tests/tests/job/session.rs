@@ -22,11 +22,11 @@ use crate::peer::{self, Challenged, Peer};
 use crate::scene::Scene;
 use crate::{GOLDEN_LOG, denied, halts};
 
-/// A session by hand, with one change to its evidence: what the custodian answers, and logs.
-fn answered(
-    tee: Tee,
-    change: impl FnOnce(&Scene, &Challenged, &mut Evidence),
-) -> Option<(Result<Release, Answer>, Vec<String>, Vec<&'static str>)> {
+/// What the custodian answers to evidence, denies, and logs.
+type Answered = (Result<Release, Answer>, Vec<String>, Vec<&'static str>);
+
+/// A session by hand, with one change to its evidence.
+fn answered(tee: Tee, change: impl FnOnce(&Scene, &Challenged, &mut Evidence)) -> Option<Answered> {
     let scene = Scene::golden(tee)?;
     let server = scene.serve();
     let mut peer = Peer::connect(&scene, server.address());
