@@ -405,10 +405,11 @@ async fn serve(
     shared: &Arc<Shared>,
 ) {
     let mut line = Line::at("refused", peer);
-    let mut channel = match Channel::accept(stream, acceptor, &shared.handshakes, shared.patience).await {
-        Ok(channel) => channel,
-        Err(stop) => return shared.journal.write(&line.because(&stop)),
-    };
+    let mut channel =
+        match Channel::accept(stream, acceptor, &shared.handshakes, shared.patience).await {
+            Ok(channel) => channel,
+            Err(stop) => return shared.journal.write(&line.because(&stop)),
+        };
     let mut manifest = None;
     let Err(stop) = converse(&mut channel, shared, &mut line, &mut manifest).await else {
         return channel.close().await;

@@ -258,18 +258,27 @@ impl Case<'_> {
         findings: &mut Findings,
     ) -> Option<Ledger> {
         let said = &self.statement.predicate;
-        let required = measurement::log::Receipt {
-            attempt: said.attempt,
-            job: said.job_manifest.job,
-            sealed_adapter: said.outputs.sealed_adapter_sha256,
-            statement: Digest::of(&self.bundle.envelope.payload.0),
-        };
-        let required = Event::Receipt(required);
-        let found = (0_u64..).zip(records).find(|(_, record)| record.event == required);
-        let Some((receipt_index, record)) = found else {
+        let statement = Digest::of(&self.bundle.envelope.payload.0);
+        let found = (0_u64..).zip(records).find_map(|(index, record)| match &record.event {
+            Event::Receipt(receipt)
+                if receipt.statement == statement
+                    && receipt.attempt == said.attempt
+                    && receipt.job == said.job_manifest.job
+                    && receipt.sealed_adapter == said.outputs.sealed_adapter_sha256 =>
+            {
+                Some((index, record, receipt))
+            }
+            _ => None,
+        });
+        let Some((receipt_index, record, receipt)) = found else {
             findings.add(("log.receipt", "log", "the receipt's record"), "missing", "there");
             return None;
         };
+        findings.same(
+            ("receipt.closing", "receipt", "digest of the closing evidence"),
+            &self.bundle.closing.digest(),
+            &receipt.closing,
+        );
         let dataset = self.manifest.dataset.id;
         let delta = self.manifest.privacy.delta.0;
         let spent = state.spent(&dataset).and_then(|spent| spent.epsilon(delta));

@@ -18,9 +18,9 @@ use measurement::octets::Octets;
 use measurement::privacy::accountant::{self, Accountant};
 use measurement::privacy::{self, Adjacency, Mechanism, Sampler, Unit};
 use measurement::receipt::{
-    Bundle, CanaryAudit, CpuEvidence, DatasetClaim, DpClaim, EvidenceClaim, ManifestClaim, NOT_CLAIMED,
-    OutputsClaim, PAYLOAD_TYPE, Predicate, ProvenRecord, ReleaseClaim, ReleaseProof, RunClaim,
-    Statement, Subject,
+    Bundle, CanaryAudit, CpuEvidence, DatasetClaim, DpClaim, EvidenceClaim, ManifestClaim,
+    NOT_CLAIMED, OutputsClaim, PAYLOAD_TYPE, Predicate, ProvenRecord, ReleaseClaim, ReleaseProof,
+    RunClaim, Statement, Subject,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -347,8 +347,10 @@ fn desk_with(
     let mut envelope = Envelope::new(PAYLOAD_TYPE, &payload);
     envelope.signatures = vec![enclave().line(&envelope), decision().line(&envelope)];
     let sealed_adapter = statement.predicate.outputs.sealed_adapter_sha256;
+    let closing = CpuEvidence { endorsements: vec![], report: Blob(vec![0; 7]), tee: Tee::Snp };
     log.append(Event::Receipt(log::Receipt {
         attempt: statement.predicate.attempt,
+        closing: closing.digest(),
         job,
         sealed_adapter,
         statement: Digest::of(&payload),
@@ -356,7 +358,7 @@ fn desk_with(
     Desk {
         bundle: Bundle {
             approvals,
-            closing: CpuEvidence { endorsements: vec![], report: Blob(vec![0; 7]), tee: Tee::Snp },
+            closing,
             envelope,
             launch_blob: Blob(blob::write(manifest.bytes(), blob::Algorithm::Sha256)),
             releases: vec![proof],
@@ -390,7 +392,8 @@ fn findings(desk: &Desk) -> Vec<Finding> {
 
 fn findings_of(desk: &Desk, bundle: &[u8]) -> Vec<Finding> {
     let fetch = |name: &str| desk.files.get(name).cloned();
-    let adapter: Vec<_> = desk.adapter.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let adapter: Vec<_> =
+        desk.adapter.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
     let shape = br#"{"platform":"snp","cpu":"EPYC-Genoa","vcpus":1,"memory_mib":512,
         "guest_features":1}"#;
     let found = verify(&Inputs {
@@ -572,6 +575,15 @@ fn refuses_approvals_that_are_missing_doubled_strange_or_of_another_manifest() {
 }
 
 #[test]
+fn closing_evidence_is_the_bytes_that_were_logged() {
+    // What no signature covers, here a spare endorsement, is still the evidence that was judged.
+    let mut one = desk();
+    one.bundle.closing.endorsements.push(Blob(b"spare".to_vec()));
+    assert!(ids(&one).contains(&"receipt.closing"));
+    assert!(!ids(&desk()).contains(&"receipt.closing"));
+}
+
+#[test]
 fn names_each_file_that_is_not_the_one_named() {
     let mut one = desk();
     one.policy.push('\n');
@@ -655,9 +667,10 @@ fn refuses_metadata_that_says_more_or_less_than_it_must() {
     ];
     for change in changes {
         let found = with_tensors(|file| change(&mut file.header["__metadata__"]));
-        assert_eq!(found.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [
-            "adapter.metadata"
-        ]);
+        assert_eq!(
+            found.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(),
+            ["adapter.metadata"]
+        );
     }
 }
 

@@ -151,6 +151,8 @@ pub struct Confirm {
 pub struct Receipt {
     /// The attempt.
     pub attempt: u32,
+    /// The closing evidence as it was judged: [`crate::receipt::CpuEvidence::digest`].
+    pub closing: Hash32<of::Evidence>,
     /// The job.
     pub job: Octets<16>,
     /// The adapter as it left.

@@ -105,6 +105,7 @@ pub(super) fn log(
     let sealed_adapter = predicate.outputs.sealed_adapter_sha256;
     let event = Event::Receipt(log::Receipt {
         attempt: predicate.attempt,
+        closing: receipt.closing.digest(),
         job: manifest.job,
         sealed_adapter,
         statement: Digest::of(payload),

@@ -233,8 +233,7 @@ fn refuses_an_index_with_fewer_or_more_entries_than_records() {
 #[test]
 fn a_wrong_count_of_units_opens_for_no_one() {
     let mut bytes = Vec::new();
-    let (mut writer, first) =
-        Writer::new(&header(), &golden::key(KEY), golden::rng(1)).unwrap();
+    let (mut writer, first) = Writer::new(&header(), &golden::key(KEY), golden::rng(1)).unwrap();
     bytes.extend(first);
     bytes.extend(writer.record(7, b"x").unwrap());
     bytes.extend(writer.entry(7, 1).unwrap());

@@ -63,6 +63,7 @@ fn commit(step: u32) -> Commit {
 fn receipt() -> Receipt {
     Receipt {
         attempt: 1,
+        closing: Hash32::of(b"evidence"),
         job: JOB,
         sealed_adapter: Hash32::of(b"adapter"),
         statement: Digest::of(b"statement"),
@@ -248,12 +249,8 @@ fn refuses_a_confirmation_and_a_receipt_after_the_lease() {
 #[test]
 fn an_attempt_ends_with_the_first_of_its_leases() {
     let mut records = history()[..3].to_vec();
-    let next = Release {
-        not_after: TIME + 9,
-        release_id: Octets([0; 16]),
-        share_index: 2,
-        ..release()
-    };
+    let next =
+        Release { not_after: TIME + 9, release_id: Octets([0; 16]), share_index: 2, ..release() };
     records.push(salted(Event::Release(next)));
     let state = State::fold(&records).unwrap();
     assert_eq!(state.job(&JOB).unwrap().lease(1), Some(TIME + 9));

@@ -131,8 +131,7 @@ impl Desk {
         let signature = pair(self.signer).sign(&envelope.signed_bytes());
         let line = Signature::new(&public(&pair(self.signer)), signature.as_ref());
         envelope.signatures.push(line);
-        let closing =
-            CpuEvidence { endorsements: vec![], report: Blob(vec![0; 7]), tee: Tee::Snp };
+        let closing = CpuEvidence { endorsements: vec![], report: Blob(vec![0; 7]), tee: Tee::Snp };
         let share = WrappedShare { ct: Blob(vec![]), enc: Blob(vec![]), index: 1 };
         let message = Receipt { closing, envelope: Blob(envelope.to_json()), share };
         match receipt::log(&self.running.server.shared, &message, &envelope, &statement) {
