@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use measurement::binding::Binding;
 use measurement::digest::{Digest, Hash32};
 use measurement::log::{
-    Checkpoint, Event, Leaf, Note, Record, Release, State, Tree, origin, tiles,
+    Checkpoint, Debit, Event, Leaf, Note, Record, Release, State, Tree, origin, tiles,
 };
 use measurement::manifest::Custodian;
 use measurement::octets::Octets;
@@ -164,17 +164,30 @@ impl Case<'_> {
             &release.root,
             &said.evidence.root,
         );
+        self.granted(release, session, findings);
+        self.debited(debit, findings);
+    }
+
+    /// To whom, until when and on what evidence.
+    fn granted(&self, release: &Release, session: &Octets<64>, findings: &mut Findings) {
+        let check = |id, words| (id, "receipt", words);
         findings.same(
             check("receipt.release_signer", "signer of a release"),
             &release.signer,
-            &said.signer,
+            &self.statement.predicate.signer,
         );
-        let end = manifest.valid.not_after;
+        let end = self.manifest.valid.not_after;
         if release.not_after > end {
             let check = check("receipt.release_lease", "end of a lease");
             findings.add(check, release.not_after, format!("at most {end}, the manifest's"));
         }
         self.report_data(release, session, findings);
+    }
+
+    /// For whom, and how much.
+    fn debited(&self, debit: &Debit, findings: &mut Findings) {
+        let manifest = self.manifest;
+        let check = |id, words| (id, "receipt", words);
         findings.same(
             check("receipt.debit_dataset", "data set of a debit"),
             &debit.dataset,

@@ -177,7 +177,8 @@ fn refuses_a_receipt_whose_signer_did_not_sign_it() {
 
 #[test]
 fn refuses_a_receipt_of_other_claims_than_the_manifests() {
-    let cases: [(&str, fn(&mut Predicate)); 9] = [
+    type Change = fn(&mut Predicate);
+    let cases: [(&str, Change); 9] = [
         ("job", |p| p.job_manifest.job = Octets([0; 16])),
         ("sequence", |p| p.job_manifest.sequence += 1),
         ("base model", |p| p.base_model.name = "other".into()),
