@@ -579,8 +579,8 @@ fn closing_evidence_is_the_bytes_that_were_logged() {
     // What no signature covers, here a spare endorsement, is still the evidence that was judged.
     let mut one = desk();
     one.bundle.closing.endorsements.push(Blob(b"spare".to_vec()));
-    assert!(ids(&one).contains(&"receipt.closing"));
-    assert!(!ids(&desk()).contains(&"receipt.closing"));
+    assert!(ids(&one).contains(&"receipt.closing".to_string()));
+    assert!(!ids(&desk()).contains(&"receipt.closing".to_string()));
 }
 
 #[test]
