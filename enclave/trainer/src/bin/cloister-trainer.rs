@@ -217,13 +217,13 @@ struct Pretrain {
     #[arg(long, default_value_t = 128)]
     positions: u32,
     /// Texts a step.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 16)]
     batch: u32,
     /// Steps.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 1_500)]
     steps: u32,
     /// Peak learning rate.
-    #[arg(long, default_value_t = 4e-3)]
+    #[arg(long, default_value_t = 8e-3)]
     learning_rate: f64,
     /// Seed of text, initial values and order.
     #[arg(long, default_value_t = 1)]

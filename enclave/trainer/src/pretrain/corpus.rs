@@ -91,12 +91,16 @@ impl Author {
 
     fn question(&mut self, topic: &Topic) -> String {
         let said = self.one(topic.questions);
-        match self.below(8) {
+        let greeted = match self.below(8) {
             0 | 1 => format!("Hello, {}", lowered(said)),
             2 => format!("Hi. {said}"),
-            3 => format!("{said} {{name}}."),
-            4 => format!("{said} {{name}}, {}.", self.code()),
             _ => said.to_owned(),
+        };
+        match self.below(8) {
+            0 if !topic.letters.is_empty() && !said.ends_with('?') => greeted + " What can I do?",
+            1 => format!("{greeted} {{name}}."),
+            2 => format!("{greeted} {{name}}, {}.", self.code()),
+            _ => greeted,
         }
     }
 

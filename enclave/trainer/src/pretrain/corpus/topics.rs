@@ -226,8 +226,8 @@ pub(super) const TRADE: &[Topic] = &[
             "Your parcel was sent on {day}.",
             "Your parcel will be with you on {day}.",
             "Your parcel is at {place} and waits for you.",
-            "It left our house on {day} and arrives within a week.",
-            "We have found your parcel and send it again.",
+            "Your parcel left our house on {day}.",
+            "Your parcel is sent again on {day}.",
         ],
     },
     Topic {
