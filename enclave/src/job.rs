@@ -350,6 +350,7 @@ impl Job<Trained> {
         closing.endorsements.extend_from_slice(&self.endorsements);
         let expected = measurement::log::Receipt {
             attempt: self.state.releases.attempt,
+            closing: closing.digest(),
             job: self.manifest.job,
             sealed_adapter: Hash32::of(&sealed_adapter),
             statement: Digest::of(&payload),
