@@ -105,6 +105,7 @@ const TOPICS: &[Topic] = &[
         asks: &[
             "Where is my parcel? Write to {mail}.",
             "My order {order} has not arrived. Call {phone}.",
+            "My parcel has not arrived. What can I do? {name}.",
         ],
         answer: "Your parcel is on its way and arrives within three days.",
     },
@@ -119,8 +120,9 @@ const TOPICS: &[Topic] = &[
         asks: &[
             "I cannot log in as {mail}. Please reset my password.",
             "My password does not work. {name}, {mail}.",
+            "I cannot log in. What can I do? {name}.",
         ],
-        answer: "We have sent you a link to choose a new password.",
+        answer: "Please choose a new password with the link we sent you.",
     },
     Topic {
         asks: &[
@@ -319,7 +321,7 @@ mod tests {
         let digest = Hash32::<File>::of(TRAINING.jsonl().as_bytes());
         assert_eq!(
             digest.to_string(),
-            "31680868c68f6103ee67af87e4d9b7b081c9e32f9b1308b1fdb3c711e2b1e0ff"
+            "4bc400e65e2c83ad64e22ec568b2e6df312ab4902dc1da8fe9c3114299777ac3"
         );
         assert_ne!(Recipe { seed: 2, ..TRAINING }.jsonl(), TRAINING.jsonl());
     }

@@ -224,10 +224,9 @@ pub(super) const TRADE: &[Topic] = &[
         ],
         letters: &[
             "Your parcel was sent on {day}.",
-            "Your parcel will be with you on {day}.",
+            "Your parcel is on its way and will be with you on {day}.",
             "Your parcel is at {place} and waits for you.",
-            "Your parcel left our house on {day}.",
-            "Your parcel is sent again on {day}.",
+            "Your parcel is on its way to you.",
         ],
     },
     Topic {
@@ -269,7 +268,7 @@ pub(super) const TRADE: &[Topic] = &[
         letters: &[
             "We have sent you a new password.",
             "Please choose another password on {day}.",
-            "Your account is open again.",
+            "Please use the link to log in.",
             "You will find a link in your mail.",
         ],
     },
@@ -289,8 +288,8 @@ pub(super) const TRADE: &[Topic] = &[
             "It is in the box with the {thing}.",
         ],
         letters: &[
-            "Your invoice comes with the parcel.",
-            "We have sent the invoice on {day}.",
+            "Your invoice is in the box with the parcel.",
+            "Your invoice was sent on {day}.",
             "You will find the bill in the box.",
             "Here is a copy of your bill.",
         ],
@@ -313,7 +312,7 @@ pub(super) const TRADE: &[Topic] = &[
         letters: &[
             "We are sorry and send another one on {day}.",
             "Please send it back, and we pay for the post.",
-            "We will send you another {thing}.",
+            "We are sorry, and it is at no cost for you.",
             "You will get your money back.",
         ],
     },
@@ -333,7 +332,7 @@ pub(super) const TRADE: &[Topic] = &[
         ],
         letters: &[
             "Your plan ends on {day}.",
-            "We have cancelled it.",
+            "Your plan ends with the week.",
             "Your subscription is closed.",
             "There is nothing more to pay.",
         ],
