@@ -19,10 +19,14 @@ use crate::root::Root;
 use crate::wire::snp::Report;
 use crate::wire::tdx::Quote;
 
+mod devices;
 mod finding;
+mod measured;
 mod snp;
 mod tdx;
+mod topology;
 
+pub use devices::{DeviceResult, DevicesResult, ExpectedDevices};
 pub use finding::{Finding, Findings, Rejection};
 
 /// Judges evidence by one policy.

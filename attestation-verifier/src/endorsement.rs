@@ -20,7 +20,13 @@ use x509_cert::{TbsCertificate, Version};
 use crate::wire::Malformed;
 
 pub mod amd;
+pub(crate) mod chain;
+pub(crate) mod device;
 pub(crate) mod intel;
+pub(crate) mod manifest;
+pub mod nvidia;
+pub(crate) mod ocsp;
+pub(crate) mod revocation;
 
 /// Most endorsements one piece of evidence may come with.
 const COUNT_LIMIT: usize = 16;
@@ -35,11 +41,29 @@ const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Role {
+    /// NVIDIA's authority for a family of devices, as in "NVIDIA GH100 Identity".
+    DeviceFamily,
+    /// The certificate of one NVIDIA device, for life.
+    DeviceIdentity,
+    /// The certificate of the key that signs an NVIDIA device's reports.
+    DeviceKey,
+    /// NVIDIA's authority that certifies devices when they are made.
+    DeviceProvisioner,
     /// The certificate that signs the key's certificate: ASK, ASVK, or Intel's PCK CA.
     Intermediate,
     /// The certificate of the key that signs evidence: VCEK, VLEK, or Intel's PCK certificate.
     Key,
-    /// The revocation list of the root.
+    /// NVIDIA's authority for the reference manifests of a product.
+    ManifestAuthority,
+    /// The certificate that signs the certificate of a manifest's signer.
+    ManifestIssuer,
+    /// The certificate of the key that signs a reference manifest.
+    ManifestSigner,
+    /// An answer about a certificate's revocation (RFC 6960).
+    OcspAnswer,
+    /// The certificate of the key that signs such answers.
+    OcspResponder,
+    /// The revocation list of the root, or of another authority.
     RevocationList,
     /// The trust anchor.
     Root,
@@ -47,15 +71,31 @@ pub enum Role {
     TcbSigner,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// The role in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeviceFamily => "device family certificate",
+            Self::DeviceIdentity => "device identity certificate",
+            Self::DeviceKey => "device key certificate",
+            Self::DeviceProvisioner => "device provisioner certificate",
             Self::Intermediate => "intermediate certificate",
             Self::Key => "key certificate",
+            Self::ManifestAuthority => "manifest authority certificate",
+            Self::ManifestIssuer => "manifest issuer certificate",
+            Self::ManifestSigner => "manifest signer certificate",
+            Self::OcspAnswer => "ocsp answer",
+            Self::OcspResponder => "ocsp responder certificate",
             Self::RevocationList => "revocation list",
             Self::Root => "root certificate",
             Self::TcbSigner => "tcb signing certificate",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -1,11 +1,16 @@
 //! What the hardware says, before anyone has judged it.
 
+use alloc::boxed::Box;
+use core::fmt;
+
 use measurement::manifest::Tee;
 use thiserror::Error;
 
 use crate::endorsement::Role;
 use crate::endorsement::amd::{Product, Signer};
 use crate::wire::{Malformed, tdx, zero};
+
+pub mod device;
 
 /// A report or quote as it arrived. Nothing about it is believed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,9 +40,25 @@ pub fn unpadded(bytes: &[u8]) -> Result<&[u8], Malformed> {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum Inauthentic {
+    /// The sender says one architecture, the device's certificates another.
+    #[error("the evidence is labelled {labelled}, its certificates are of {certificates}")]
+    Architecture {
+        /// As labelled.
+        labelled: device::Architecture,
+        /// From the certificates.
+        certificates: device::Architecture,
+    },
     /// The quoting enclave vouches for another attestation key.
     #[error("the quoting enclave's report does not vouch for the attestation key")]
     AttestationKey,
+    /// A chain has another number of certificates than its hierarchy has levels.
+    #[error("a chain of {observed} certificates, its hierarchy has {required}")]
+    ChainLength {
+        /// Certificates seen.
+        observed: usize,
+        /// Certificates of such a chain.
+        required: usize,
+    },
     /// The chip that the report names is not the one its key belongs to.
     #[error("the report's chip id is not the hardware id of its key certificate")]
     ChipId,
@@ -60,6 +81,15 @@ pub enum Inauthentic {
         family: u8,
         /// CPUID model, extended model included.
         model: u8,
+    },
+    /// The device key was certified for another device than the one that certifies it.
+    #[error("the device key's certificate does not vouch for the device's identity key")]
+    DeviceIdentity,
+    /// A document is not the one whose digest is signed.
+    #[error("the digest of the {over} is not the one that is signed")]
+    Digest {
+        /// What is digested.
+        over: &'static str,
     },
     /// TCB info and QE identity come from different evaluations.
     #[error("tcb info is of evaluation {tcb_info}, qe identity of {qe_identity}")]
@@ -89,11 +119,28 @@ pub enum Inauthentic {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The firmware that signed the report is not the one whose key was certified.
+    #[error("the firmware id of the report is not the one of the device key's certificate")]
+    Fwid,
+    /// One of several devices or endorsements.
+    #[error("{place}: {flaw}")]
+    In {
+        /// Which one.
+        place: Place,
+        /// What is wrong with it.
+        flaw: Box<Inauthentic>,
+    },
     /// A certificate was not issued by the one above it.
     #[error("{role} names another issuer")]
     Issuer {
         /// Which one.
         role: Role,
+    },
+    /// The sender labels evidence with something that it does not say.
+    #[error("the label {label} is not what the report says")]
+    Label {
+        /// Which label.
+        label: &'static str,
     },
     /// A needed endorsement did not come.
     #[error("{role} is missing")]
@@ -117,6 +164,9 @@ pub enum Inauthentic {
     /// The PCE that certified the key is not the one the TCB info is about.
     #[error("the platform's pce id is not the one of the tcb info")]
     PceId,
+    /// A switch gives another device id than its certificate.
+    #[error("the switch's device id is not the one of its identity certificate")]
+    Pdi,
     /// The report says one product, its certificates another.
     #[error("the report is of a {report}, its certificates are of a {certificates}")]
     Product {
@@ -180,4 +230,23 @@ pub enum Inauthentic {
         /// What is wrong.
         problem: &'static str,
     },
+}
+
+/// Which one of several.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Place {
+    /// A device, by its position in the evidence, from zero.
+    Device(usize),
+    /// An endorsement, by its position in the list, from zero.
+    Endorsement(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(index) => write!(f, "device {index}"),
+            Self::Endorsement(index) => write!(f, "endorsement {index}"),
+        }
+    }
 }

@@ -3,12 +3,18 @@
 //! One file per format, and each is the specification of what it reads: the table in the source is
 //! checked against its own offsets by the compiler. Nothing here knows whether bytes are genuine.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use thiserror::Error;
 
+pub(crate) mod asn1;
+pub(crate) mod opaque;
+pub(crate) mod rim;
 pub(crate) mod snp;
+pub(crate) mod spdm;
 pub(crate) mod tdx;
+pub(crate) mod xml;
 
 /// Why bytes are not evidence, or not an endorsement.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -23,6 +29,14 @@ pub enum Malformed {
         observed: u32,
         /// The size of that type, in bytes.
         required: u32,
+    },
+    /// One of several devices.
+    #[error("device {index}: {flaw}")]
+    Device {
+        /// Position in the list of devices, from zero.
+        index: usize,
+        /// What is wrong with its evidence.
+        flaw: Box<Malformed>,
     },
     /// An endorsement is not what it appears to be.
     #[error("endorsement {index}: {problem}")]
@@ -47,6 +61,14 @@ pub enum Malformed {
     Reserved {
         /// The field.
         field: &'static str,
+    },
+    /// A text does not say what its format asks for.
+    #[error("{part} {problem}")]
+    Text {
+        /// The part.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// More bytes than any honest instance has.
     #[error("{part} is {observed} bytes, at most {limit} are read")]

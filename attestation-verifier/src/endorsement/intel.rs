@@ -71,7 +71,6 @@ mod collateral {
     use dcap_qvl::verify::QuoteVerifier;
     use dcap_qvl::{PckCertFlag, QuoteClaims, QuoteCollateralV3, QuotePolicy};
     use measurement::digest::sha256;
-    use measurement::manifest::Tee;
     use serde::Deserialize;
 
     use super::{Judged, Verdict};
@@ -80,7 +79,7 @@ mod collateral {
         Certificate, Collateral, Endorsements, RevocationList, Role, read_pem,
     };
     use crate::evidence::Inauthentic;
-    use crate::root::Anchor;
+    use crate::root::{Anchor, Platform};
     use crate::wire::tdx::Quote;
 
     /// What `dcap-qvl` says last, when all else about a quote has been verified.
@@ -161,7 +160,7 @@ mod collateral {
         fn anchor<'a>(&self, anchors: &'a [Anchor]) -> Result<&'a Anchor, Inauthentic> {
             anchors
                 .iter()
-                .filter(|anchor| anchor.tee == Tee::Tdx)
+                .filter(|anchor| anchor.platform == Platform::Tdx)
                 .find(|anchor| anchor.certificate.der == self.root.der)
                 .ok_or(Inauthentic::UnknownRoot)
         }

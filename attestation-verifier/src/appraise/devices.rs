@@ -1,0 +1,498 @@
+//! The verdict on NVIDIA's devices, all those of one machine together.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use measurement::digest::{Digest, Hash32, of, sha384};
+use measurement::octets::Octets;
+use serde::Serialize;
+
+use super::measured::{Measured, compare};
+use super::{Finding, Findings, Rejection, Verifier, no_section, topology};
+use crate::endorsement::device::DeviceEndorsements;
+use crate::endorsement::manifest::{self, Reference};
+use crate::endorsement::nvidia::{self, Claims, authenticate};
+use crate::endorsement::revocation::{Revocations, Standing};
+use crate::endorsement::{Certificate, Role};
+use crate::evidence::device::{
+    Architecture, DEVICE_LIMIT, Device, DeviceEvidence, Kind, Mode, in_device,
+};
+use crate::evidence::{Inauthentic, Place};
+use crate::policy::{Gpu, NvSwitch, Waived};
+use crate::root::Root;
+use crate::wire::Malformed;
+use crate::wire::opaque::{GpuFields, SwitchFields};
+
+/// What the evidence of a machine's devices must say to be of use to the one who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedDevices<'a> {
+    /// The 32 bytes that bind every report to its session.
+    pub nonce: &'a [u8; 32],
+    /// How many GPUs there are.
+    pub gpus: usize,
+    /// How many NVSwitches there are.
+    pub switches: usize,
+    /// The devices, by their per-device ids, that may be there; none means any.
+    pub chips: &'a [Octets<8>],
+}
+
+impl Verifier {
+    /// Judges the evidence of all devices of a machine with the help of `endorsements` (reference
+    /// manifests, revocation lists, stapled answers, in any order), at `now_unix` (seconds since
+    /// 1970). The only maker of a [`DevicesResult`].
+    ///
+    /// # Errors
+    /// At the first thing that is malformed or inauthentic; of what is merely unacceptable, all.
+    pub fn appraise_devices(
+        &self,
+        evidence: &[DeviceEvidence],
+        endorsements: &[&[u8]],
+        expected: &ExpectedDevices<'_>,
+        now_unix: u64,
+    ) -> Result<DevicesResult, Rejection> {
+        let devices = parse(evidence)?;
+        let endorsements = DeviceEndorsements::read(endorsements)?;
+        let authentic = self.authenticate_devices(devices, endorsements, now_unix)?;
+
+        let mut findings = Findings::default();
+        judge_set(&authentic.claims, expected, &mut findings);
+        let measured = self.judge_each(&authentic, expected, &mut findings);
+        self.judge_topology(&authentic.claims, &mut findings);
+        findings.into_result()?;
+        Ok(self.devices_result(authentic, measured, expected))
+    }
+
+    fn authenticate_devices(
+        &self,
+        devices: Vec<Device<'_>>,
+        endorsements: DeviceEndorsements,
+        now: u64,
+    ) -> Result<Authentic, Inauthentic> {
+        let anchors = &self.policy.anchors;
+        let revocations = endorsements.revocations;
+        let within = |place| move |flaw: Inauthentic| Inauthentic::In { place, flaw: flaw.into() };
+        let mut authentic = Authentic::default();
+        for (index, device) in devices.into_iter().enumerate() {
+            let within = within(Place::Device(index));
+            let claims = authenticate(device, anchors, now).map_err(within)?;
+            // The device key's certificate is the device's own: no one revokes it.
+            let judged = claims.certificates.get(1..).unwrap_or_default();
+            let roles = nvidia::ROLES.get(1..).unwrap_or_default();
+            let standing = standing(&revocations, judged, roles, now).map_err(within)?;
+            authentic.claims.push(claims);
+            authentic.standings.push(standing);
+        }
+        for (index, manifest) in endorsements.manifests {
+            let within = within(Place::Endorsement(index));
+            let reference = manifest.authenticate(anchors, now).map_err(within)?;
+            let judged = &reference.certificates;
+            let standing = standing(&revocations, judged, &manifest::ROLES, now).map_err(within)?;
+            authentic.references.push((reference, standing));
+        }
+        Ok(authentic)
+    }
+
+    /// Each device by itself. Returns what was measured, in the order of the devices.
+    fn judge_each(
+        &self,
+        authentic: &Authentic,
+        expected: &ExpectedDevices<'_>,
+        findings: &mut Findings,
+    ) -> Vec<Measured> {
+        let references: Vec<_> = authentic.references.iter().map(|(one, _)| one).collect();
+        let mut measured = Vec::new();
+        for (index, claims) in authentic.claims.iter().enumerate() {
+            let values = compare(claims, &references);
+            let case = Case {
+                index,
+                claims,
+                measured: &values,
+                devices: authentic.standings.get(index).map(Vec::as_slice).unwrap_or_default(),
+                manifests: authentic.standings_of(&values),
+                expected,
+            };
+            match (&claims.kind, &self.policy.gpu, &self.policy.nvswitch) {
+                (Kind::Gpu(fields), Some(policy), _) => case.judge_gpu(fields, policy, findings),
+                (Kind::Switch(fields), _, Some(policy)) => {
+                    case.judge_switch(fields, policy, findings);
+                }
+                (Kind::Gpu(_), None, _) => findings.add(no_section("gpu")),
+                (Kind::Switch(_), _, None) => findings.add(no_section("nvswitch")),
+            }
+            measured.push(values);
+        }
+        measured
+    }
+
+    fn judge_topology(&self, claims: &[Claims], findings: &mut Findings) {
+        if !topology::applies(claims) {
+            return;
+        }
+        let Some(policy) = &self.policy.nvswitch else {
+            return findings.add(no_section("nvswitch"));
+        };
+        for problem in topology::problems(claims) {
+            policy.topology().judge(findings, |_| Some(problem));
+        }
+    }
+
+    fn devices_result(
+        &self,
+        authentic: Authentic,
+        measured: Vec<Measured>,
+        expected: &ExpectedDevices<'_>,
+    ) -> DevicesResult {
+        let identities: Vec<u8> =
+            authentic.claims.iter().flat_map(|claims| claims.identity).collect();
+        let devices = authentic.claims.into_iter().zip(measured).map(|(claims, measured)| {
+            let manifests = measured.used.iter().filter_map(|at| authentic.references.get(*at));
+            let manifests: Vec<_> = manifests.map(|(reference, _)| reference).collect();
+            DeviceResult::new(claims, &measured, &manifests)
+        });
+        DevicesResult {
+            devices: devices.collect(),
+            nonce: Octets(*expected.nonce),
+            policy: self.policy.digest(),
+            identity: Octets(sha384(&identities)),
+            waived: self.policy.waived_for_devices(),
+        }
+    }
+}
+
+fn parse(evidence: &[DeviceEvidence]) -> Result<Vec<Device<'_>>, Malformed> {
+    if evidence.is_empty() || evidence.len() > DEVICE_LIMIT {
+        return Err(Malformed::Text {
+            part: "device evidence",
+            problem: "holds no device, or more than any machine has",
+        });
+    }
+    let parse = |(index, one)| Device::parse(one).map_err(|flaw| in_device(index, flaw));
+    evidence.iter().enumerate().map(parse).collect()
+}
+
+/// How each certificate below the root stands.
+fn standing(
+    revocations: &Revocations,
+    certificates: &[Certificate],
+    roles: &[Role],
+    now: u64,
+) -> Result<Vec<(Role, Standing)>, Inauthentic> {
+    let issuers = certificates.iter().skip(1);
+    let links = certificates.iter().zip(issuers).zip(roles);
+    links
+        .map(|((certificate, issuer), role)| {
+            Ok((*role, revocations.standing(*role, certificate, issuer, now)?))
+        })
+        .collect()
+}
+
+/// Devices and manifests that are genuine, whatever they say.
+#[derive(Default)]
+struct Authentic {
+    claims: Vec<Claims>,
+    /// Of each device's certificates.
+    standings: Vec<Vec<(Role, Standing)>>,
+    references: Vec<(Reference, Vec<(Role, Standing)>)>,
+}
+
+impl Authentic {
+    /// Of the certificates of the manifests that a device was measured by.
+    fn standings_of(&self, measured: &Measured) -> Vec<(Role, Standing)> {
+        let used = measured.used.iter().filter_map(|at| self.references.get(*at));
+        used.flat_map(|(_, standing)| standing.iter().copied()).collect()
+    }
+}
+
+/// The checks that no policy waives: for this session, as many as expected, each another one, and
+/// all GPUs alike.
+fn judge_set(claims: &[Claims], expected: &ExpectedDevices<'_>, findings: &mut Findings) {
+    for (index, claims) in claims.iter().enumerate() {
+        if claims.nonce != *expected.nonce {
+            let observed = format!("device {index}: {}", hex::encode(claims.nonce));
+            findings.add(Finding::new("devices.nonce", observed, hex::encode(expected.nonce)));
+        }
+    }
+    let gpus = claims.iter().filter(|one| matches!(one.kind, Kind::Gpu(_))).count();
+    let switches = claims.len() - gpus;
+    if (gpus, switches) != (expected.gpus, expected.switches) {
+        let text = |gpus, switches| format!("{gpus} gpus and {switches} switches");
+        let required = text(expected.gpus, expected.switches);
+        findings.add(Finding::new("devices.count", text(gpus, switches), required));
+    }
+    for (index, one) in claims.iter().enumerate() {
+        for (earlier, other) in claims.iter().enumerate().take(index) {
+            if one.pdi == other.pdi
+                || one.ueid == other.ueid
+                || one.responder_nonce == other.responder_nonce
+            {
+                let observed = format!("device {earlier} and device {index} are one");
+                findings.add(Finding::new("devices.distinct", observed, "distinct".into()));
+            }
+        }
+    }
+    let mut kinds: Vec<String> = claims.iter().filter_map(alike).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    if kinds.len() > 1 {
+        findings.add(Finding::new("devices.alike", kinds.join(", "), "all gpus alike".into()));
+    }
+}
+
+/// What all GPUs of a machine have in common.
+fn alike(claims: &Claims) -> Option<String> {
+    let Kind::Gpu(fields) = &claims.kind else {
+        return None;
+    };
+    let mode = fields.mode().map_or_else(String::from, |mode| mode.to_string());
+    let driver = fields.driver.as_deref().unwrap_or("none");
+    Some(format!("{} driver {driver} mode {mode}", claims.chip.name()))
+}
+
+/// One device before its judge.
+struct Case<'a> {
+    index: usize,
+    claims: &'a Claims,
+    measured: &'a Measured,
+    devices: &'a [(Role, Standing)],
+    manifests: Vec<(Role, Standing)>,
+    expected: &'a ExpectedDevices<'a>,
+}
+
+impl Case<'_> {
+    fn judge_gpu(&self, fields: &GpuFields, policy: &Gpu, findings: &mut Findings) {
+        let chip = self.claims.chip.name();
+        policy
+            .products()
+            .judge(findings, |required| (!required.has_text(chip)).then(|| self.at(chip)));
+        let informed = fields.chip.as_deref().unwrap_or(chip);
+        if informed != chip {
+            findings.add(Finding::new("gpu.chip_info", self.at(informed), chip.into()));
+        }
+        self.judge_listed("gpu.chip", policy.chip().is_required(), findings);
+        policy.driver().judge(findings, |required| {
+            let seen = fields.driver.as_deref().unwrap_or("not reported");
+            (!required.met_by(seen)).then(|| self.at(seen))
+        });
+        policy.vbios().judge(findings, |required| {
+            let seen = fields.vbios.as_deref().unwrap_or("not reported");
+            (!required.met_by(seen)).then(|| self.at(seen))
+        });
+        policy.fwid().judge(findings, |_| fields.fwid.is_none().then(|| self.at("absent")));
+        policy.modes().judge(findings, |required| match fields.mode() {
+            Ok(mode) => (!required.has(&mode)).then(|| self.at(mode)),
+            Err(problem) => Some(self.at(problem)),
+        });
+        policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
+        policy.revocation().judge(findings, |_| self.not_good(self.devices));
+        policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
+        for problem in &self.measured.problems {
+            policy.measurements().judge(findings, |_| Some(self.at(problem)));
+        }
+        policy.uncovered().judge(findings, |_| self.uncovered());
+    }
+
+    fn judge_switch(&self, fields: &SwitchFields, policy: &NvSwitch, findings: &mut Findings) {
+        let chip = self.claims.chip.name();
+        policy
+            .products()
+            .judge(findings, |required| (!required.has_text(chip)).then(|| self.at(chip)));
+        self.judge_listed("nvswitch.chip", policy.chip().is_required(), findings);
+        policy.bios().judge(findings, |required| {
+            let seen = fields.bios.as_deref().unwrap_or("not reported");
+            (!required.met_by(seen)).then(|| self.at(seen))
+        });
+        policy.locked().judge(findings, |_| match fields.locked {
+            Some(1) => None,
+            Some(other) => Some(self.at(other)),
+            None => Some(self.at("not reported")),
+        });
+        policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
+        policy.revocation().judge(findings, |_| self.not_good(self.devices));
+        policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
+        for problem in &self.measured.problems {
+            policy.measurements().judge(findings, |_| Some(self.at(problem)));
+        }
+        policy.uncovered().judge(findings, |_| self.uncovered());
+    }
+
+    /// A list of devices is obeyed even where the policy waives the check.
+    fn judge_listed(&self, check: &'static str, required: bool, findings: &mut Findings) {
+        let chips = self.expected.chips;
+        let problem = match chips.contains(&Octets(self.claims.pdi)) {
+            true => return,
+            false if chips.is_empty() && !required => return,
+            false if chips.is_empty() => self.at("no list"),
+            false => self.at(Octets(self.claims.pdi)),
+        };
+        findings.add(Finding::new(check, problem, "listed".into()));
+    }
+
+    fn unknown(&self, kinds: &[u16]) -> Option<String> {
+        (!kinds.is_empty()).then(|| self.at(format!("types {kinds:?}")))
+    }
+
+    fn uncovered(&self) -> Option<String> {
+        let indexes = &self.measured.uncovered;
+        (!indexes.is_empty()).then(|| self.at(format!("not zero at {indexes:?}")))
+    }
+
+    fn not_good(&self, standings: &[(Role, Standing)]) -> Option<String> {
+        let word = |(role, standing): &(Role, Standing)| match standing {
+            Standing::Good { .. } => None,
+            Standing::Stale => Some(format!("{role} stale")),
+            Standing::Unknown => Some(format!("{role} unknown")),
+        };
+        let words: Vec<_> = standings.iter().filter_map(word).collect();
+        (!words.is_empty()).then(|| self.at(words.join(", ")))
+    }
+
+    fn at(&self, observed: impl core::fmt::Display) -> String {
+        format!("device {}: {observed}", self.index)
+    }
+}
+
+/// The policy's yes to all devices of a machine.
+///
+/// Only [`Verifier::appraise_devices`] makes one: there is no other constructor, and it cannot be
+/// read from bytes.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DevicesResult {
+    devices: Vec<DeviceResult>,
+    nonce: Octets<32>,
+    policy: Digest<of::Policy>,
+    identity: Octets<48>,
+    waived: Vec<Waived>,
+}
+
+impl DevicesResult {
+    /// The devices, in the order of their evidence.
+    pub fn devices(&self) -> &[DeviceResult] {
+        &self.devices
+    }
+
+    /// The nonce that every report answers.
+    pub fn nonce(&self) -> &[u8; 32] {
+        self.nonce.as_bytes()
+    }
+
+    /// The policy that was applied.
+    pub fn policy_digest(&self) -> Digest<of::Policy> {
+        self.policy
+    }
+
+    /// SHA-384 of what the devices signed, in order: tells replays apart.
+    pub fn identity(&self) -> Octets<48> {
+        self.identity
+    }
+
+    /// The checks that the policy waived, with its reasons.
+    pub fn waived(&self) -> &[Waived] {
+        &self.waived
+    }
+
+    /// Whether any device, or any manifest it was measured by, was only simulated.
+    pub fn simulated(&self) -> bool {
+        self.devices.iter().any(DeviceResult::simulated)
+    }
+}
+
+/// What the policy said yes to, of one device.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DeviceResult {
+    architecture: Architecture,
+    chip: String,
+    hardware_model: String,
+    root: Root,
+    manifest_roots: Vec<Root>,
+    manifests: Vec<Hash32<of::File>>,
+    pdi: Octets<8>,
+    ueid: String,
+    driver: Option<String>,
+    vbios: Option<String>,
+    mode: Option<Mode>,
+    matched: usize,
+}
+
+impl DeviceResult {
+    fn new(claims: Claims, measured: &Measured, manifests: &[&Reference]) -> Self {
+        let (driver, vbios, mode) = match &claims.kind {
+            Kind::Gpu(fields) => (fields.driver.clone(), fields.vbios.clone(), fields.mode().ok()),
+            Kind::Switch(fields) => (None, fields.bios.clone(), None),
+        };
+        Self {
+            architecture: claims.chip.architecture(),
+            chip: claims.chip.name().into(),
+            hardware_model: claims.chip.hardware_model(),
+            root: claims.root,
+            manifest_roots: manifests.iter().map(|one| one.root.clone()).collect(),
+            manifests: manifests.iter().map(|one| one.sha256).collect(),
+            pdi: Octets(claims.pdi),
+            ueid: hex::encode(&claims.ueid),
+            driver,
+            vbios,
+            mode,
+            matched: measured.matched,
+        }
+    }
+
+    /// Its generation.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// As in `GH100`.
+    pub fn chip(&self) -> &str {
+        &self.chip
+    }
+
+    /// The name of its identity certificate, as in `GH100 A01 GSP BROM`.
+    pub fn hardware_model(&self) -> &str {
+        &self.hardware_model
+    }
+
+    /// The root its certificates end in.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// SHA-256 of the manifests it was measured by.
+    pub fn manifests(&self) -> &[Hash32<of::File>] {
+        &self.manifests
+    }
+
+    /// The id it has for life.
+    pub fn pdi(&self) -> Octets<8> {
+        self.pdi
+    }
+
+    /// The serial number of its key's certificate, in hexadecimal.
+    pub fn ueid(&self) -> &str {
+        &self.ueid
+    }
+
+    /// The driver's version; none for a switch.
+    pub fn driver(&self) -> Option<&str> {
+        self.driver.as_deref()
+    }
+
+    /// The version of its VBIOS or BIOS.
+    pub fn vbios(&self) -> Option<&str> {
+        self.vbios.as_deref()
+    }
+
+    /// The mode of a GPU, where it reports one.
+    pub fn mode(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// How many measurements were held against a manifest and matched.
+    pub fn matched(&self) -> usize {
+        self.matched
+    }
+
+    /// Whether it, or a manifest it was measured by, was only simulated.
+    pub fn simulated(&self) -> bool {
+        self.root.simulated() || self.manifest_roots.iter().any(Root::simulated)
+    }
+}

@@ -1,0 +1,139 @@
+//! NVIDIA's chains: a fixed number of certificates, each signed by the next, the last a pinned root.
+//!
+//! All of NVIDIA's hierarchy is ECDSA on P-384. Which certificate stands where is given by position
+//! alone; the root that came along must be one of the anchors, byte by byte.
+
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
+
+use super::amd::check_dates;
+use super::{BASIC_CONSTRAINTS, Certificate, KEY_USAGE, Role};
+use crate::evidence::Inauthentic;
+use crate::root::{Anchor, Platform, Root};
+
+/// Verifies `certificates`, leaf first, of which each has the role at its place, and returns the
+/// root they end in.
+pub(crate) fn verify(
+    certificates: &[Certificate],
+    roles: &[Role],
+    platform: Platform,
+    anchors: &[Anchor],
+    now: u64,
+) -> Result<Root, Inauthentic> {
+    let last = certificates.last().ok_or(Inauthentic::Missing { role: Role::Root })?;
+    let anchor = anchors
+        .iter()
+        .find(|anchor| anchor.platform == platform && anchor.certificate.der == last.der)
+        .ok_or(Inauthentic::UnknownRoot)?;
+    let (observed, required) = (certificates.len(), roles.len());
+    if observed != required {
+        return Err(Inauthentic::ChainLength { observed, required });
+    }
+    let issuers = certificates.iter().skip(1);
+    for ((certificate, issuer), role) in certificates.iter().zip(issuers).zip(roles) {
+        check_link(*role, certificate, issuer)?;
+    }
+    for (place, (certificate, role)) in certificates.iter().zip(roles).enumerate() {
+        check_dates(*role, certificate, now)?;
+        check_place(*role, certificate, place)?;
+    }
+    Ok(anchor.root.clone())
+}
+
+/// `certificate` names `issuer`, and is signed by it with ECDSA P-384 and SHA-384.
+fn check_link(
+    role: Role,
+    certificate: &Certificate,
+    issuer: &Certificate,
+) -> Result<(), Inauthentic> {
+    if certificate.issuer != issuer.subject {
+        return Err(Inauthentic::Issuer { role });
+    }
+    if certificate.algorithm != ECDSA_SHA384 {
+        let problem = "is not signed with ecdsa and sha-384";
+        return Err(Inauthentic::Unusable { role, problem });
+    }
+    check_key(role, certificate)?;
+    verify_signature(&ECDSA_P384_SHA384_ASN1, issuer, &certificate.tbs, &certificate.signature)
+        .ok_or(Inauthentic::Signature { over: role.name() })
+}
+
+pub(crate) fn check_key(role: Role, certificate: &Certificate) -> Result<(), Inauthentic> {
+    if certificate.key_algorithm == P384_KEY {
+        return Ok(());
+    }
+    Err(Inauthentic::Unusable { role, problem: "has a key that is not on p-384" })
+}
+
+/// Below stand as many intermediate certificates as `place` says, less the leaf.
+fn check_place(role: Role, certificate: &Certificate, place: usize) -> Result<(), Inauthentic> {
+    let unusable = |problem| Err(Inauthentic::Unusable { role, problem });
+    if certificate.unknown_critical() {
+        return unusable("has a critical extension that this verifier does not know");
+    }
+    let Some(below) = place.checked_sub(1) else {
+        // BasicConstraints absent, or CA:FALSE in its only encoding.
+        let authority = !matches!(certificate.extension(BASIC_CONSTRAINTS), None | Some([0x30, 0]));
+        return match certificate.extension(KEY_USAGE) {
+            _ if authority => unusable("is of an authority"),
+            Some([0x03, _, _, bits]) if bits & 0x80 != 0 => Ok(()),
+            _ => unusable("may not sign"),
+        };
+    };
+    if !certificate.is_authority() {
+        return unusable("may not sign certificates");
+    }
+    match certificate.extension(BASIC_CONSTRAINTS) {
+        Some([0x30, 0x03, ..]) => Ok(()),
+        Some([0x30, 0x06, 0x01, 0x01, 0xff, 0x02, 0x01, limit @ 0..=0x7f])
+            if below <= usize::from(*limit) =>
+        {
+            Ok(())
+        }
+        _ => unusable("may not stand so far up in a chain"),
+    }
+}
+
+/// Verifies what an authority signs beside certificates: revocation lists and answers. Some of
+/// NVIDIA's lists are signed with SHA-256 by a key on P-384.
+pub(crate) fn verify_statement(
+    algorithm: &[u8],
+    signer: &Certificate,
+    message: &[u8],
+    signature: &[u8],
+) -> Option<()> {
+    let algorithm: &dyn VerificationAlgorithm = match (algorithm, signer.key_algorithm.as_slice()) {
+        (ECDSA_SHA256, P256_KEY) => &ECDSA_P256_SHA256_ASN1,
+        (ECDSA_SHA256, P384_KEY) => &ECDSA_P384_SHA256_ASN1,
+        (ECDSA_SHA384, P384_KEY) => &ECDSA_P384_SHA384_ASN1,
+        _ => return None,
+    };
+    verify_signature(algorithm, signer, message, signature)
+}
+
+fn verify_signature(
+    algorithm: &'static dyn VerificationAlgorithm,
+    signer: &Certificate,
+    message: &[u8],
+    signature: &[u8],
+) -> Option<()> {
+    UnparsedPublicKey::new(algorithm, &signer.key).verify(message, signature).ok()
+}
+
+/// `ecdsa-with-SHA256` and `ecdsa-with-SHA384` (RFC 5758).
+const ECDSA_SHA256: &[u8] =
+    &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+const ECDSA_SHA384: &[u8] =
+    &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03];
+
+/// `id-ecPublicKey` on `prime256v1` and on `secp384r1` (RFC 5480).
+const P256_KEY: &[u8] = &[
+    0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+    0xce, 0x3d, 0x03, 0x01, 0x07,
+];
+pub(crate) const P384_KEY: &[u8] = &[
+    0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
+    0x00, 0x22,
+];
