@@ -7,6 +7,7 @@ extern crate alloc;
 pub mod appraise;
 pub mod endorsement;
 pub mod evidence;
+pub mod nras;
 pub mod pin;
 pub mod policy;
 pub mod proof;

@@ -414,19 +414,22 @@ fn rejects_chains_that_lack_certificates() {
 fn rejects_manifests_that_were_tampered_with() {
     let Some(root) = gpu_vectors() else { return };
     let (device, _) = h100(&root);
-    let verdict = |name: &str| {
+    let verdict = |name: &str, now| {
         let items = [read(&root, &format!("negative/{name}.xml"))];
-        judge(&policy(), std::slice::from_ref(&device), &items, NOVEMBER_2026)
+        judge(&policy(), std::slice::from_ref(&device), &items, now)
     };
     assert_eq!(
-        verdict("driver-rim-bad-signature"),
+        verdict("driver-rim-bad-signature", NOVEMBER_2026),
         in_endorsement(0, Inauthentic::Signature { over: "reference manifest" })
     );
     assert_eq!(
-        verdict("switch-rim-bad-digest"),
+        verdict("switch-rim-bad-digest", AUGUST_2025),
         in_endorsement(0, Inauthentic::Digest { over: "reference manifest" })
     );
-    assert_eq!(verdict("rim-debug-root"), in_endorsement(0, Inauthentic::UnknownRoot));
+    assert_eq!(
+        verdict("rim-debug-root", NOVEMBER_2026),
+        in_endorsement(0, Inauthentic::UnknownRoot)
+    );
 }
 
 #[test]

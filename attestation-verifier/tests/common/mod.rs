@@ -22,6 +22,7 @@ use measurement::manifest::Tee;
 use measurement::octets::Octets;
 
 pub mod amd;
+pub mod nvidia;
 
 /// The processors' vectors.
 pub fn vectors() -> Option<PathBuf> {
