@@ -562,6 +562,7 @@ fn edited(from: &str, to: &str) -> &'static str {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of attacks")]
 fn rejects_manifests_of_another_shape_though_signed() {
     let one_too_many = "does not hold exactly entity, meta, payload and signature";
     let attribute = "has a resource without an attribute";
@@ -657,6 +658,7 @@ fn rejects_manifests_of_another_shape_though_signed() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of attacks")]
 fn rejects_signatures_of_another_shape_though_they_verify() {
     let info = |from: &str, to: &str| {
         let mut case = Case::new();
@@ -784,7 +786,7 @@ fn rejects_manifests_for_other_devices_or_none() {
     };
     let (driver, vbios) = (Manifest::driver(), Manifest::vbios());
     let missing = "no manifest of GH100 driver 580.95.05";
-    assert_one(judge(&[vbios.clone()]), "gpu.measurements", missing);
+    assert_one(judge(std::slice::from_ref(&vbios)), "gpu.measurements", missing);
     let other = Manifest { product: "GB100", ..driver.clone() };
     assert_one(judge(&[other, vbios.clone()]), "gpu.measurements", missing);
     let other = Manifest { edition: "SWITCH", ..driver.clone() };

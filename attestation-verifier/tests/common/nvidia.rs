@@ -376,8 +376,8 @@ impl Report {
     /// A GPU alone, that [`Lab::manifests`] describe.
     pub fn gpu() -> Self {
         let mut measurements = vec![[0; 48]; 64];
-        for index in 1..=8 {
-            measurements[index] = [index as u8; 48];
+        for (index, value) in measurements.iter_mut().enumerate().take(9) {
+            *value = [index as u8; 48];
         }
         measurements[40] = [40; 48];
         let opaque = vec![
