@@ -21,6 +21,7 @@ use crate::wire::tdx::Quote;
 
 mod devices;
 mod finding;
+mod machine;
 mod measured;
 mod snp;
 mod tdx;
@@ -28,6 +29,7 @@ mod topology;
 
 pub use devices::{DeviceResult, DevicesResult, ExpectedDevices};
 pub use finding::{Finding, Findings, Rejection};
+pub use machine::{ExpectedMachine, MachineEvidence, MachineResult};
 
 /// Judges evidence by one policy.
 #[derive(Clone)]

@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use measurement::digest::{Digest, Hash32, of, sha384};
+use measurement::digest::sha384;
 use measurement::octets::Octets;
-use serde::Serialize;
 
+use self::case::Case;
 use super::measured::{Measured, compare};
 use super::{Finding, Findings, Rejection, Verifier, no_section, topology};
 use crate::endorsement::device::DeviceEndorsements;
@@ -15,14 +15,14 @@ use crate::endorsement::manifest::{self, Reference};
 use crate::endorsement::nvidia::{self, Claims, authenticate};
 use crate::endorsement::revocation::{Revocations, Standing};
 use crate::endorsement::{Certificate, Role};
-use crate::evidence::device::{
-    Architecture, DEVICE_LIMIT, Device, DeviceEvidence, Kind, Mode, in_device,
-};
+use crate::evidence::device::{DEVICE_LIMIT, Device, DeviceEvidence, Kind, in_device};
 use crate::evidence::{Inauthentic, Place};
-use crate::policy::{Gpu, NvSwitch, Waived};
-use crate::root::Root;
 use crate::wire::Malformed;
-use crate::wire::opaque::{GpuFields, SwitchFields};
+
+mod case;
+mod result;
+
+pub use result::{DeviceResult, DevicesResult};
 
 /// What the evidence of a machine's devices must say to be of use to the one who asks.
 #[derive(Clone, Copy, Debug)]
@@ -247,252 +247,4 @@ fn alike(claims: &Claims) -> Option<String> {
     let mode = fields.mode().map_or_else(String::from, |mode| mode.to_string());
     let driver = fields.driver.as_deref().unwrap_or("none");
     Some(format!("{} driver {driver} mode {mode}", claims.chip.name()))
-}
-
-/// One device before its judge.
-struct Case<'a> {
-    index: usize,
-    claims: &'a Claims,
-    measured: &'a Measured,
-    devices: &'a [(Role, Standing)],
-    manifests: Vec<(Role, Standing)>,
-    expected: &'a ExpectedDevices<'a>,
-}
-
-impl Case<'_> {
-    fn judge_gpu(&self, fields: &GpuFields, policy: &Gpu, findings: &mut Findings) {
-        let chip = self.claims.chip.name();
-        policy
-            .products()
-            .judge(findings, |required| (!required.has_text(chip)).then(|| self.at(chip)));
-        let informed = fields.chip.as_deref().unwrap_or(chip);
-        if informed != chip {
-            findings.add(Finding::new("gpu.chip_info", self.at(informed), chip.into()));
-        }
-        self.judge_listed("gpu.chip", policy.chip().is_required(), findings);
-        policy.driver().judge(findings, |required| {
-            let seen = fields.driver.as_deref().unwrap_or("not reported");
-            (!required.met_by(seen)).then(|| self.at(seen))
-        });
-        policy.vbios().judge(findings, |required| {
-            let seen = fields.vbios.as_deref().unwrap_or("not reported");
-            (!required.met_by(seen)).then(|| self.at(seen))
-        });
-        policy.fwid().judge(findings, |_| fields.fwid.is_none().then(|| self.at("absent")));
-        policy.modes().judge(findings, |required| match fields.mode() {
-            Ok(mode) => (!required.has(&mode)).then(|| self.at(mode)),
-            Err(problem) => Some(self.at(problem)),
-        });
-        policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
-        policy.revocation().judge(findings, |_| self.not_good(self.devices));
-        policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
-        for problem in &self.measured.problems {
-            policy.measurements().judge(findings, |_| Some(self.at(problem)));
-        }
-        policy.uncovered().judge(findings, |_| self.uncovered());
-    }
-
-    fn judge_switch(&self, fields: &SwitchFields, policy: &NvSwitch, findings: &mut Findings) {
-        let chip = self.claims.chip.name();
-        policy
-            .products()
-            .judge(findings, |required| (!required.has_text(chip)).then(|| self.at(chip)));
-        self.judge_listed("nvswitch.chip", policy.chip().is_required(), findings);
-        policy.bios().judge(findings, |required| {
-            let seen = fields.bios.as_deref().unwrap_or("not reported");
-            (!required.met_by(seen)).then(|| self.at(seen))
-        });
-        policy.locked().judge(findings, |_| match fields.locked {
-            Some(1) => None,
-            Some(other) => Some(self.at(other)),
-            None => Some(self.at("not reported")),
-        });
-        policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
-        policy.revocation().judge(findings, |_| self.not_good(self.devices));
-        policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
-        for problem in &self.measured.problems {
-            policy.measurements().judge(findings, |_| Some(self.at(problem)));
-        }
-        policy.uncovered().judge(findings, |_| self.uncovered());
-    }
-
-    /// A list of devices is obeyed even where the policy waives the check.
-    fn judge_listed(&self, check: &'static str, required: bool, findings: &mut Findings) {
-        let chips = self.expected.chips;
-        let problem = match chips.contains(&Octets(self.claims.pdi)) {
-            true => return,
-            false if chips.is_empty() && !required => return,
-            false if chips.is_empty() => self.at("no list"),
-            false => self.at(Octets(self.claims.pdi)),
-        };
-        findings.add(Finding::new(check, problem, "listed".into()));
-    }
-
-    fn unknown(&self, kinds: &[u16]) -> Option<String> {
-        (!kinds.is_empty()).then(|| self.at(format!("types {kinds:?}")))
-    }
-
-    fn uncovered(&self) -> Option<String> {
-        let indexes = &self.measured.uncovered;
-        (!indexes.is_empty()).then(|| self.at(format!("not zero at {indexes:?}")))
-    }
-
-    fn not_good(&self, standings: &[(Role, Standing)]) -> Option<String> {
-        let word = |(role, standing): &(Role, Standing)| match standing {
-            Standing::Good { .. } => None,
-            Standing::Stale => Some(format!("{role} stale")),
-            Standing::Unknown => Some(format!("{role} unknown")),
-        };
-        let words: Vec<_> = standings.iter().filter_map(word).collect();
-        (!words.is_empty()).then(|| self.at(words.join(", ")))
-    }
-
-    fn at(&self, observed: impl core::fmt::Display) -> String {
-        format!("device {}: {observed}", self.index)
-    }
-}
-
-/// The policy's yes to all devices of a machine.
-///
-/// Only [`Verifier::appraise_devices`] makes one: there is no other constructor, and it cannot be
-/// read from bytes.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct DevicesResult {
-    devices: Vec<DeviceResult>,
-    nonce: Octets<32>,
-    policy: Digest<of::Policy>,
-    identity: Octets<48>,
-    waived: Vec<Waived>,
-}
-
-impl DevicesResult {
-    /// The devices, in the order of their evidence.
-    pub fn devices(&self) -> &[DeviceResult] {
-        &self.devices
-    }
-
-    /// The nonce that every report answers.
-    pub fn nonce(&self) -> &[u8; 32] {
-        self.nonce.as_bytes()
-    }
-
-    /// The policy that was applied.
-    pub fn policy_digest(&self) -> Digest<of::Policy> {
-        self.policy
-    }
-
-    /// SHA-384 of what the devices signed, in order: tells replays apart.
-    pub fn identity(&self) -> Octets<48> {
-        self.identity
-    }
-
-    /// The checks that the policy waived, with its reasons.
-    pub fn waived(&self) -> &[Waived] {
-        &self.waived
-    }
-
-    /// Whether any device, or any manifest it was measured by, was only simulated.
-    pub fn simulated(&self) -> bool {
-        self.devices.iter().any(DeviceResult::simulated)
-    }
-}
-
-/// What the policy said yes to, of one device.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct DeviceResult {
-    architecture: Architecture,
-    chip: String,
-    hardware_model: String,
-    root: Root,
-    manifest_roots: Vec<Root>,
-    manifests: Vec<Hash32<of::File>>,
-    pdi: Octets<8>,
-    ueid: String,
-    driver: Option<String>,
-    vbios: Option<String>,
-    mode: Option<Mode>,
-    matched: usize,
-}
-
-impl DeviceResult {
-    fn new(claims: Claims, measured: &Measured, manifests: &[&Reference]) -> Self {
-        let (driver, vbios, mode) = match &claims.kind {
-            Kind::Gpu(fields) => (fields.driver.clone(), fields.vbios.clone(), fields.mode().ok()),
-            Kind::Switch(fields) => (None, fields.bios.clone(), None),
-        };
-        Self {
-            architecture: claims.chip.architecture(),
-            chip: claims.chip.name().into(),
-            hardware_model: claims.chip.hardware_model(),
-            root: claims.root,
-            manifest_roots: manifests.iter().map(|one| one.root.clone()).collect(),
-            manifests: manifests.iter().map(|one| one.sha256).collect(),
-            pdi: Octets(claims.pdi),
-            ueid: hex::encode(&claims.ueid),
-            driver,
-            vbios,
-            mode,
-            matched: measured.matched,
-        }
-    }
-
-    /// Its generation.
-    pub fn architecture(&self) -> Architecture {
-        self.architecture
-    }
-
-    /// As in `GH100`.
-    pub fn chip(&self) -> &str {
-        &self.chip
-    }
-
-    /// The name of its identity certificate, as in `GH100 A01 GSP BROM`.
-    pub fn hardware_model(&self) -> &str {
-        &self.hardware_model
-    }
-
-    /// The root its certificates end in.
-    pub fn root(&self) -> &Root {
-        &self.root
-    }
-
-    /// SHA-256 of the manifests it was measured by.
-    pub fn manifests(&self) -> &[Hash32<of::File>] {
-        &self.manifests
-    }
-
-    /// The id it has for life.
-    pub fn pdi(&self) -> Octets<8> {
-        self.pdi
-    }
-
-    /// The serial number of its key's certificate, in hexadecimal.
-    pub fn ueid(&self) -> &str {
-        &self.ueid
-    }
-
-    /// The driver's version; none for a switch.
-    pub fn driver(&self) -> Option<&str> {
-        self.driver.as_deref()
-    }
-
-    /// The version of its VBIOS or BIOS.
-    pub fn vbios(&self) -> Option<&str> {
-        self.vbios.as_deref()
-    }
-
-    /// The mode of a GPU, where it reports one.
-    pub fn mode(&self) -> Option<Mode> {
-        self.mode
-    }
-
-    /// How many measurements were held against a manifest and matched.
-    pub fn matched(&self) -> usize {
-        self.matched
-    }
-
-    /// Whether it, or a manifest it was measured by, was only simulated.
-    pub fn simulated(&self) -> bool {
-        self.root.simulated() || self.manifest_roots.iter().any(Root::simulated)
-    }
 }

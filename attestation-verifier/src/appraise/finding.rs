@@ -45,6 +45,10 @@ impl Findings {
         self.0.push(finding);
     }
 
+    pub(super) fn append(&mut self, mut more: Self) {
+        self.0.append(&mut more.0);
+    }
+
     pub(super) fn into_result(self) -> Result<(), Rejection> {
         if self.0.is_empty() { Ok(()) } else { Err(Rejection::Unacceptable(self)) }
     }

@@ -137,3 +137,54 @@ pub(crate) const P384_KEY: &[u8] = &[
     0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04,
     0x00, 0x22,
 ];
+
+#[cfg(test)]
+mod tests {
+    use base64ct::{Base64, Encoding};
+
+    use super::*;
+
+    fn verifies(algorithm: &[u8], certificate: &str, signature: &str) -> bool {
+        let certificate = Certificate::read(&Base64::decode_vec(certificate).unwrap()).unwrap();
+        let signature = Base64::decode_vec(signature).unwrap();
+        verify_statement(algorithm, &certificate, b"a statement", &signature).is_some()
+    }
+
+    // Made with `openssl dgst -sign`: ring does not sign with SHA-256 by a key on P-384.
+    #[test]
+    fn verifies_statements_by_each_pair_of_digest_and_curve_and_by_no_other() {
+        assert!(verifies(ECDSA_SHA256, P384_CERTIFICATE, P384_SHA256));
+        assert!(verifies(ECDSA_SHA384, P384_CERTIFICATE, P384_SHA384));
+        assert!(verifies(ECDSA_SHA256, P256_CERTIFICATE, P256_SHA256));
+        assert!(!verifies(ECDSA_SHA384, P384_CERTIFICATE, P384_SHA256));
+        assert!(!verifies(ECDSA_SHA256, P384_CERTIFICATE, P384_SHA384));
+        assert!(!verifies(ECDSA_SHA384, P256_CERTIFICATE, P256_SHA256));
+        assert!(!verifies(ECDSA_SHA256, P256_CERTIFICATE, P384_SHA256));
+        assert!(!verifies(&[], P384_CERTIFICATE, P384_SHA384));
+    }
+
+    const P384_CERTIFICATE: &str = "\
+        MIIBrDCCATKgAwIBAgIUdHJJNfRTNeIoy0Bp5+zu/mPBlKMwCgYIKoZIzj0EAwMwDDEKMAgGA1UEAwwBczAgFw0y\
+        NjExMjMyMzQ2MTlaGA8yMTA5MDExMjIzNDYxOVowDDEKMAgGA1UEAwwBczB2MBAGByqGSM49AgEGBSuBBAAiA2IA\
+        BEpuodNDXjwzDu2e71+F0GLSZx+a8zbh9hfN2H1G4+Pnmd16wF8Z5G6evuaFkLRAXglzkKLt+d/yzQl9dxCBNCCt\
+        4LvYcL7HK3/Uc1DgzjFrbxnx6YeUFTdIcA1VQkTHmKNTMFEwHQYDVR0OBBYEFGB9W8TOkuqIf0LwFzqQ6M44D5EA\
+        MB8GA1UdIwQYMBaAFGB9W8TOkuqIf0LwFzqQ6M44D5EAMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwMDaAAw\
+        ZQIwNbs0WqLdB2D1HuehYbSIAhzj35RBkYyIW8TbBb9rMe8wJyP04yfZjSENiMsKfloSAjEA1Eg3eLwvrG6HLsnz\
+        WqJbSsnfe+hHQr3CM446V2Ht0QwgEmuu4S9ZRE8A4YUb1kHg";
+    const P384_SHA256: &str = "\
+        MGUCMDz56BRNpMpgCbEbp03TxqnBfT4K3fWs3XbY7N0U3HTTn0Y/oFyf0gX0s8YJOAK6TQIxAJ5rZ23/DSh+MahD\
+        BmWlURInwXSDrjspwneFPoNi2G+5jrqgaQLCfJguwVpRfha7xg==";
+    const P384_SHA384: &str = "\
+        MGYCMQDz2rEeLmeBcYSZqjVXy7ZtBf1iVt/o7FCAz3TudaexbD9A3hwnYNEehdyAyoQdYF0CMQCCCyNWm9TdBz5u\
+        /Gi3uCCubMdLXQ3Dpjqn4NrPGeXHKvI7CH+w53ID0P4bmkWkaEg=";
+    const P256_CERTIFICATE: &str = "\
+        MIIBbzCCARWgAwIBAgIUOl+T7OFoMGz4KUw86GpmdtvI9WcwCgYIKoZIzj0EAwIwDDEKMAgGA1UEAwwBcDAgFw0y\
+        NjExMjMyMzQ2MjBaGA8yMTA5MDExMjIzNDYyMFowDDEKMAgGA1UEAwwBcDBZMBMGByqGSM49AgEGCCqGSM49AwEH\
+        A0IABMpjAaxQvhaYMNpaqE9CT+5xPrdMK5LQFYVgz9+EYLXWWCaU/gUNAvUsZwSswQWr7kOTxwiGFNvVMwYdYq9q\
+        n9mjUzBRMB0GA1UdDgQWBBTK0hyoP/Yo3nN1bhJ9ndOYzuLy8DAfBgNVHSMEGDAWgBTK0hyoP/Yo3nN1bhJ9ndOY\
+        zuLy8DAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIQDcNxkaxyKQygTotF6Ab9dq2Rz2mxGpL+dE\
+        zPCj2DJ0tQIgEl6RmWq9gzCvu3HcXmBiR0AjbPoJh9Jfdp1cMFw+Dzo=";
+    const P256_SHA256: &str = "\
+        MEUCIQCbw9APqL/U1Ibi1EmF4j6Qxqkq0qVtP2GErnArxLQKaQIgWEoLmwYsy71QxCdb+yyFXjZ5Y7IMFhk1/goO\
+        Ro1r6B0=";
+}

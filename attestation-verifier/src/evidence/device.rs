@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use base64ct::{Base64, Encoding};
+use measurement::cbor::{Blob, encode};
+use measurement::digest::{Digest, of};
 use serde::{Deserialize, Serialize};
 
 use crate::endorsement::nvidia::Chip;
@@ -105,6 +107,18 @@ impl DeviceEvidence {
         Ok(software.filter_map(|one| one.manifest_id).collect())
     }
 
+    /// Leaf first.
+    fn certificates(&self) -> Result<Vec<Certificate>, Malformed> {
+        let part = "device certificate chain";
+        if self.chain.len() > CHAIN_LIMIT {
+            let (observed, limit) = (self.chain.len(), CHAIN_LIMIT);
+            return Err(Malformed::TooLong { part, observed, limit });
+        }
+        let text = |problem| Malformed::Text { part, problem };
+        let blocks = read_pem(&self.chain).map_err(text)?;
+        blocks.iter().map(|der| Certificate::read(der).map_err(text)).collect()
+    }
+
     /// The report's bytes.
     pub fn report(&self) -> &[u8] {
         &self.report
@@ -114,6 +128,27 @@ impl DeviceEvidence {
     pub fn chain(&self) -> &[u8] {
         &self.chain
     }
+}
+
+/// The digest of a set of devices' evidence, which the processor's report data is over:
+/// `SHA-384(dCBOR["akr/1 gpu-set", [[ueid, report, chain], …]])`, in the order of the ueids, which are
+/// the serial numbers of the device keys' certificates. Attester and verifier both call this.
+///
+/// # Errors
+/// When a device's first certificate is malformed.
+pub fn set_digest(devices: &[DeviceEvidence]) -> Result<Digest<of::GpuSet>, Malformed> {
+    let mut entries = Vec::new();
+    for (index, device) in devices.iter().enumerate().take(DEVICE_LIMIT + 1) {
+        let certificates = device.certificates().map_err(|flaw| in_device(index, flaw))?;
+        let ueid = certificates.first().map(|key| key.serial.clone()).unwrap_or_default();
+        entries.push((ueid, device));
+    }
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let entries: Vec<_> = entries
+        .into_iter()
+        .map(|(ueid, device)| (Blob(ueid), Blob(device.report.clone()), Blob(device.chain.clone())))
+        .collect();
+    Ok(Digest::of(&encode(&("akr/1 gpu-set", entries))))
 }
 
 pub(crate) fn in_device(index: usize, flaw: Malformed) -> Malformed {
@@ -231,16 +266,7 @@ impl Kind {
 
 impl<'a> Device<'a> {
     pub(crate) fn parse(evidence: &'a DeviceEvidence) -> Result<Self, Malformed> {
-        let part = "device certificate chain";
-        if evidence.chain.len() > CHAIN_LIMIT {
-            let (observed, limit) = (evidence.chain.len(), CHAIN_LIMIT);
-            return Err(Malformed::TooLong { part, observed, limit });
-        }
-        let text = |problem| Malformed::Text { part, problem };
-        let blocks = read_pem(&evidence.chain).map_err(text)?;
-        let certificates: Result<Vec<_>, _> =
-            blocks.iter().map(|der| Certificate::read(der)).collect();
-        let certificates = certificates.map_err(text)?;
+        let certificates = evidence.certificates()?;
         let report = Report::parse(&evidence.report)?;
         let kind = match certificates.first().and_then(Chip::of_key) {
             Some(chip) if chip.architecture() == Architecture::Ls10 => {
