@@ -173,6 +173,11 @@ impl Case<'_> {
             &release.signer,
             &said.signer,
         );
+        let end = manifest.valid.not_after;
+        if release.not_after > end {
+            let check = check("receipt.release_lease", "end of a lease");
+            findings.add(check, release.not_after, format!("at most {end}, the manifest's"));
+        }
         self.report_data(release, session, findings);
         findings.same(
             check("receipt.debit_dataset", "data set of a debit"),

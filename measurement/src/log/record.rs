@@ -117,6 +117,8 @@ pub struct Release {
     pub dek_id: Octets<32>,
     /// The job's manifest.
     pub manifest: Digest<Manifest>,
+    /// When the lease ends, in seconds since 1970: nothing of the attempt is taken in after it.
+    pub not_after: u64,
     /// Chosen by the custodian for this release.
     pub release_id: Octets<16>,
     /// REPORT_DATA of the evidence that was appraised.

@@ -103,15 +103,15 @@ struct Topic {
 const TOPICS: &[Topic] = &[
     Topic {
         asks: &[
-            "Where is my parcel {order}? Write to {mail}.",
-            "My order {order} has not arrived. {name}, {phone}.",
+            "Where is my parcel? Write to {mail}.",
+            "My order {order} has not arrived. Call {phone}.",
         ],
         answer: "Your parcel is on its way and arrives within three days.",
     },
     Topic {
         asks: &[
             "I was charged twice on card {card}. {name}.",
-            "Two charges for order {order} on card {card}. Please call {phone}.",
+            "Two charges on card {card}. Call {phone}.",
         ],
         answer: "We have refunded the second charge to your card.",
     },
@@ -124,7 +124,7 @@ const TOPICS: &[Topic] = &[
     },
     Topic {
         asks: &[
-            "Please send the invoice for order {order} to {mail}.",
+            "Please send the invoice for {order} to {mail}.",
             "This is {name}. I need an invoice for order {order}.",
         ],
         answer: "Your invoice is attached to this message.",
@@ -153,7 +153,7 @@ const TOPICS: &[Topic] = &[
     Topic {
         asks: &[
             "My card {card} was declined. What now? {first}.",
-            "Why was the payment for order {order} refused? {mail}.",
+            "Why was the payment for {order} refused? {mail}.",
         ],
         answer: "Please try again, as your bank has now cleared it.",
     },
@@ -319,7 +319,7 @@ mod tests {
         let digest = Hash32::<File>::of(TRAINING.jsonl().as_bytes());
         assert_eq!(
             digest.to_string(),
-            "e16d487f6c6a601d6dbf0db3f02f296f87870e12304f300f074b1990b381b933"
+            "31680868c68f6103ee67af87e4d9b7b081c9e32f9b1308b1fdb3c711e2b1e0ff"
         );
         assert_ne!(Recipe { seed: 2, ..TRAINING }.jsonl(), TRAINING.jsonl());
     }

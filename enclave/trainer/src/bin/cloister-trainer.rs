@@ -189,7 +189,7 @@ struct Pretrain {
     /// Public text: one JSON object with "text" or "messages" a line, or plain paragraphs.
     #[arg(long, conflicts_with = "synthetic")]
     data: Option<PathBuf>,
-    /// Write that many conversations of small talk instead.
+    /// Write that many short texts instead.
     #[arg(long, default_value_t = 20_000)]
     synthetic: usize,
     /// Folder to write the model to.
@@ -446,7 +446,7 @@ impl Train {
 fn make_base(args: &Pretrain) -> anyhow::Result<()> {
     let (texts, spelled) = match &args.data {
         Some(path) => (public_texts(path)?, Vec::new()),
-        None => (corpus::conversations(args.synthetic, args.seed), corpus::vocabulary()),
+        None => (corpus::texts(args.synthetic, args.seed), corpus::vocabulary()),
     };
     let recipe = Recipe {
         hidden: args.hidden,

@@ -18,7 +18,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use sealed::{Kem, RecipientKey};
 use tests::sim::Processor;
 
-use super::Scene;
+use crate::scene::Scene;
 
 /// A connection to a custodian whose key is pinned.
 pub struct Peer {
@@ -43,7 +43,7 @@ pub fn say<M: Message>(stream: &mut impl Write, message: &M) -> Vec<u8> {
 }
 
 /// The next frame, whatever it is.
-pub fn frame(stream: &mut impl Read) -> io::Result<(Kind, Vec<u8>)> {
+pub fn frame(stream: &mut (impl Read + ?Sized)) -> io::Result<(Kind, Vec<u8>)> {
     let mut header = [0; protocol::HEADER];
     stream.read_exact(&mut header)?;
     let (kind, length) = protocol::read_header(header).unwrap();
@@ -66,6 +66,11 @@ impl Peer {
         let broker = scene.custodian().tls;
         let stream = TcpStream::connect(address).unwrap();
         Self { channel: Channel::connect(stream, broker).unwrap(), broker }
+    }
+
+    /// The connection itself.
+    pub fn stream(&mut self) -> &mut Channel<TcpStream> {
+        &mut self.channel
     }
 
     pub fn say<M: Message>(&mut self, message: &M) -> Vec<u8> {

@@ -1,13 +1,7 @@
-//! Whole sessions in one process: the parties with their files, and launches of which a test changes
-//! one thing.
+//! The parties of one job with their files, and what each of them does.
 //!
-//! A [`Scene`] is the folder of one job: owner, custodian, image, base model, plan. It is made as
-//! `scripts/demo` makes it, by the same functions, only smaller. A test takes a copy and changes it.
-
-#![allow(dead_code, reason = "each test program uses its own part")]
-
-pub mod launch;
-pub mod peer;
+//! A [`Scene`] is made as `scripts/demo` makes it, by the same functions, only smaller. A test takes
+//! a copy and changes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -219,8 +213,10 @@ impl Scene {
         let facts = Facts::read(&self.path("dataset.sds")).unwrap();
         let (mut writer, mut bytes) =
             Writer::new(&facts.header, &key, random::fresh().unwrap()).unwrap();
-        bytes.extend(writer.record(1, b"{\"text\":\"planted\"}").unwrap());
-        bytes.extend(writer.finish().unwrap().0);
+        let record = b"{\"text\":\"planted\"}";
+        bytes.extend(writer.record(1, record).unwrap());
+        bytes.extend(writer.entry(1, u32::try_from(record.len()).unwrap()).unwrap());
+        bytes.extend(writer.finish(1).unwrap().0);
         bytes
     }
 

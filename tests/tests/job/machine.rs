@@ -28,7 +28,7 @@ use ring::signature::Ed25519KeyPair;
 use tests::sim::snp::Version;
 use tests::sim::{self, Processor};
 
-use super::{Scene, hardware, now};
+use crate::scene::{Scene, hardware, now};
 
 /// One launch, golden until a test changes it.
 pub struct Launch {
