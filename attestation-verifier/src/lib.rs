@@ -5,8 +5,11 @@
 extern crate alloc;
 
 pub mod appraise;
+pub mod cache;
+pub mod ear;
 pub mod endorsement;
 pub mod evidence;
+pub mod explain;
 pub mod nras;
 pub mod pin;
 pub mod policy;
@@ -14,4 +17,5 @@ pub mod proof;
 pub mod protocol;
 pub mod receipt;
 pub mod root;
+pub mod transcript;
 pub mod wire;

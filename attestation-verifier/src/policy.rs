@@ -23,7 +23,8 @@ use crate::root::{Anchor, Platform, Root, built_in};
 mod value;
 
 pub(crate) use value::{
-    Bits, Describe, Firmware, Mitigations, OneOf, Svn, Switch, TcbFloor, Word, word,
+    Bits, Challenge, Crl, DatedFloor, Describe, Firmware, Mitigations, OneOf, Pinned, Status, Svn,
+    Switch, TcbFloor, Word, word,
 };
 
 /// Most bytes of a policy.
@@ -182,10 +183,14 @@ impl<T: Describe> Check<'_, T> {
 
     /// Adds a finding when `fails` returns what it saw instead of what is required.
     pub(crate) fn judge(self, findings: &mut Findings, fails: impl FnOnce(&T) -> Option<String>) {
-        if let Require::This(required) = self.require
-            && let Some(observed) = fails(required)
-        {
-            findings.add(Finding::new(self.id, observed, required.describe()));
+        match self.require {
+            Require::Waived { .. } => findings.waived(self.id),
+            Require::This(required) => match fails(required) {
+                Some(observed) => {
+                    findings.add(Finding::new(self.id, observed, required.describe()));
+                }
+                None => findings.held(self.id),
+            },
         }
     }
 }
@@ -229,10 +234,6 @@ macro_rules! checks {
 }
 
 word!(
-    /// Not all zero.
-    Answered = "answered"
-);
-word!(
     /// Nothing of the kind.
     Forbidden = "forbidden"
 );
@@ -243,10 +244,6 @@ word!(
 word!(
     /// The value the job brings.
     Bound = "bound"
-);
-word!(
-    /// Present, signed by the root, and of today.
-    Fresh = "fresh"
 );
 word!(
     /// Set.
@@ -260,17 +257,13 @@ word!(
     /// No bit that this verifier does not know.
     Known = "known"
 );
-word!(
-    /// All bytes zero.
-    Zero = "zero"
-);
 
 checks! {
     /// What ties the evidence to the job. That the report data is the expected one is always
     /// checked.
     Binding "binding" {
         /// The report data is not zero: zero answers no challenge.
-        challenge: Word<Answered>,
+        challenge: Challenge,
         /// The launch measurement is one of the job's.
         image: Word<Listed>,
         /// HOST_DATA or MRCONFIGID is the digest of the job's launch blob.
@@ -290,8 +283,10 @@ checks! {
         author_key: OneOf<Octets<48>>,
         /// Guest policy 24 and PLATFORM_INFO 4: the host cannot read ciphertext.
         ciphertext_hiding: Word<Enforced>,
+        /// CHIP_ID of the machines, beside those that the job lists.
+        chip_id: OneOf<Octets<64>>,
         /// The root's revocation list.
-        crl: Word<Fresh>,
+        crl: Crl,
         /// Cloud providers whose VLEK is accepted.
         csp: OneOf<String>,
         /// Guest policy 21: devices on CXL.
@@ -306,12 +301,16 @@ checks! {
         firmware: Firmware,
         /// The least GUEST_SVN.
         guest_svn: u32,
+        /// HOST_DATA, beside the job's launch blob.
+        host_data: Pinned<32>,
         /// ID_KEY_DIGEST.
         id_key: OneOf<Octets<48>>,
         /// IMAGE_ID.
         image_id: OneOf<Octets<16>>,
         /// PLATFORM_INFO 6: the IOMMU is safe.
         iommu: Word<On>,
+        /// The launch digest, beside the job's images.
+        measurement: OneOf<Octets<48>>,
         /// Guest policy 22: memory is encrypted with AES-256-XTS.
         memory_aes_256_xts: Word<On>,
         /// Guest policy 18 and REPORT_ID_MA.
@@ -334,10 +333,12 @@ checks! {
         signers: OneOf<Signer>,
         /// Guest policy 20: one socket only.
         single_socket: Word<On>,
-        /// Simultaneous multithreading, as guest policy 16 permits it.
+        /// Simultaneous multithreading, as guest policy 16 permits it and PLATFORM_INFO 0 has it.
         smt: OneOf<Switch>,
         /// The least REPORTED_TCB and LAUNCH_TCB, by CPUID model.
         tcb_floor: TcbFloor,
+        /// PLATFORM_INFO 7: devices may become part of a guest (SEV-TIO).
+        trusted_io: Word<Forbidden>,
         /// PLATFORM_INFO 1: all of memory is encrypted.
         tsme: Word<On>,
         /// Privilege level of the guest software that asked.
@@ -359,18 +360,32 @@ checks! {
         debug: Word<Forbidden>,
         /// Whether packages may be added to the platform.
         dynamic_platform: OneOf<Switch>,
-        /// The least `tcbEvaluationDataNumber`.
-        evaluation_number: u64,
+        /// The least `tcbEvaluationDataNumber`, which may rise with time.
+        evaluation_number: DatedFloor,
         /// Attribute bit 29.
         migration: Word<Forbidden>,
+        /// MRCONFIGID, beside the job's launch blob.
+        mr_config_id: Pinned<48>,
         /// MROWNER.
-        mr_owner: Word<Zero>,
+        mr_owner: Pinned<48>,
         /// MROWNERCONFIG.
-        mr_owner_config: Word<Zero>,
+        mr_owner_config: Pinned<48>,
         /// MRSEAM.
         mr_seam: OneOf<Octets<48>>,
+        /// MRTD, beside the job's images.
+        mr_td: OneOf<Octets<48>>,
+        /// The platform's instance id: another one after its keys were renewed.
+        platform_instance: OneOf<Octets<16>>,
+        /// The platform's PPID, beside those that the job lists.
+        ppid: OneOf<Octets<16>>,
+        /// RTMR0, beside the job's images.
+        rtmr0: OneOf<Octets<48>>,
+        /// RTMR1, beside the job's images.
+        rtmr1: OneOf<Octets<48>>,
+        /// RTMR2, beside the job's images.
+        rtmr2: OneOf<Octets<48>>,
         /// RTMR3, which is the guest's own.
-        rtmr3: Word<Zero>,
+        rtmr3: Pinned<48>,
         /// Attribute bit 28: an unexpected page fault cannot reach the guest.
         sept_ve_disable: Word<On>,
         /// MRSERVICETD, attribute bit 17 and the service TD hashes.
@@ -378,7 +393,7 @@ checks! {
         /// Simultaneous multithreading.
         smt: OneOf<Switch>,
         /// Statuses of the TCB.
-        tcb_status: OneOf<String>,
+        tcb_status: OneOf<Status>,
         /// The least TEE_TCB_SVN, byte by byte.
         tee_tcb_svn: Svn,
         /// XFAM bits that may be set. Bits 0 and 1 are always set.
@@ -489,3 +504,16 @@ pub fn with_root(policy: &str, name: &str, kind: &str, platform: &str, pem: &str
 
 /// The policy to start from, `policies/strict.toml`.
 pub const STRICT: &str = include_str!("../policies/strict.toml");
+
+/// The strict policy for evidence that comes without a job, `policies/evidence.toml`: it differs from
+/// [`STRICT`] only where evidence by itself cannot answer.
+pub const EVIDENCE: &str = include_str!("../policies/evidence.toml");
+
+/// For confidential guests of Azure, `policies/azure.toml`.
+pub const AZURE: &str = include_str!("../policies/azure.toml");
+
+/// For confidential guests of Google Cloud, `policies/gcp.toml`.
+pub const GCP: &str = include_str!("../policies/gcp.toml");
+
+/// For confidential guests of AWS, `policies/aws.toml`.
+pub const AWS: &str = include_str!("../policies/aws.toml");

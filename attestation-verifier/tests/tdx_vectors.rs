@@ -223,9 +223,15 @@ mod judged {
             other => panic!("{other:?}"),
         };
         assert!(reason("trustee-v5-bt3-servicetd-90c06f").contains("No matching TCB level"));
-        assert!(reason("dcapqvl-v4-b0c06f-wrong-fmspc").contains("Fmspc mismatch"));
         let flaw =
             |id: &str| Case::find(&root, &format!("tdx/{id}")).trimmed().judge(&field_policy());
+        assert_eq!(
+            flaw("dcapqvl-v4-b0c06f-wrong-fmspc"),
+            Err(Rejection::Inauthentic(Inauthentic::Fmspc {
+                observed: "b0c06f000000".into(),
+                required: "90c06f000000".into(),
+            }))
+        );
         let role = Role::RevocationList;
         assert!(matches!(
             flaw("dcapqvl-v4-b0c06f-late"),

@@ -9,7 +9,7 @@ use measurement::octets::Octets;
 
 use self::case::Case;
 use super::measured::{Measured, compare};
-use super::{Finding, Findings, Rejection, Verifier, no_section, topology};
+use super::{Findings, Rejection, Verifier, no_section, topology};
 use crate::endorsement::device::DeviceEndorsements;
 use crate::endorsement::manifest::{self, Reference};
 use crate::endorsement::nvidia::{self, Claims, authenticate};
@@ -59,7 +59,7 @@ impl Verifier {
         judge_set(&authentic.claims, expected, &mut findings);
         let measured = self.judge_each(&authentic, expected, &mut findings);
         self.judge_topology(&authentic.claims, &mut findings);
-        findings.into_result()?;
+        findings.settle()?;
         Ok(self.devices_result(authentic, measured, expected))
     }
 
@@ -132,7 +132,11 @@ impl Verifier {
         let Some(policy) = &self.policy.nvswitch else {
             return findings.add(no_section("nvswitch"));
         };
-        for problem in topology::problems(claims) {
+        let problems = topology::problems(claims);
+        if problems.is_empty() {
+            policy.topology().judge(findings, |_| None);
+        }
+        for problem in problems {
             policy.topology().judge(findings, |_| Some(problem));
         }
     }
@@ -208,35 +212,41 @@ impl Authentic {
 /// all GPUs alike.
 fn judge_set(claims: &[Claims], expected: &ExpectedDevices<'_>, findings: &mut Findings) {
     for (index, claims) in claims.iter().enumerate() {
-        if claims.nonce != *expected.nonce {
-            let observed = format!("device {index}: {}", hex::encode(claims.nonce));
-            findings.add(Finding::new("devices.nonce", observed, hex::encode(expected.nonce)));
-        }
+        findings.require(
+            claims.nonce == *expected.nonce,
+            "devices.nonce",
+            || format!("device {index}: {}", hex::encode(claims.nonce)),
+            &hex::encode(expected.nonce),
+        );
     }
     let gpus = claims.iter().filter(|one| matches!(one.kind, Kind::Gpu(_))).count();
     let switches = claims.len() - gpus;
-    if (gpus, switches) != (expected.gpus, expected.switches) {
-        let text = |gpus, switches| format!("{gpus} gpus and {switches} switches");
-        let required = text(expected.gpus, expected.switches);
-        findings.add(Finding::new("devices.count", text(gpus, switches), required));
-    }
+    let text = |gpus, switches| format!("{gpus} gpus and {switches} switches");
+    findings.require(
+        (gpus, switches) == (expected.gpus, expected.switches),
+        "devices.count",
+        || text(gpus, switches),
+        &text(expected.gpus, expected.switches),
+    );
     for (index, one) in claims.iter().enumerate() {
-        for (earlier, other) in claims.iter().enumerate().take(index) {
-            if one.pdi == other.pdi
+        let same = |other: &&Claims| {
+            one.pdi == other.pdi
                 || one.ueid == other.ueid
                 || one.responder_nonce == other.responder_nonce
-            {
-                let observed = format!("device {earlier} and device {index} are one");
-                findings.add(Finding::new("devices.distinct", observed, "distinct".into()));
-            }
-        }
+        };
+        let twin = claims.iter().take(index).position(|other| same(&other));
+        findings.require(
+            twin.is_none(),
+            "devices.distinct",
+            || format!("device {} and device {index} are one", twin.unwrap_or_default()),
+            "distinct",
+        );
     }
     let mut kinds: Vec<String> = claims.iter().filter_map(alike).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    if kinds.len() > 1 {
-        findings.add(Finding::new("devices.alike", kinds.join(", "), "all gpus alike".into()));
-    }
+    let observed = || kinds.join(", ");
+    findings.require(kinds.len() <= 1, "devices.alike", observed, "all gpus alike");
 }
 
 /// What all GPUs of a machine have in common.

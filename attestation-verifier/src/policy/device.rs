@@ -7,12 +7,16 @@ use alloc::vec::Vec;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Deserialize as DeriveDeserialize};
 
-use super::{Check, Describe, Fresh, Known, Listed, On, OneOf, Require, Waived, Word, Zero, word};
+use super::{Check, Describe, Known, Listed, On, OneOf, Require, Waived, Word, word};
 use crate::wire::opaque::Mode;
 
 word!(
     /// All devices that belong together, and no others.
     Complete = "complete"
+);
+word!(
+    /// Known good, by a list or an answer of now.
+    Fresh = "fresh"
 );
 word!(
     /// Every value one of those that a genuine manifest gives.
@@ -21,6 +25,10 @@ word!(
 word!(
     /// There at all.
     Present = "present"
+);
+word!(
+    /// Nothing but zero bytes.
+    Zero = "zero"
 );
 
 checks! {

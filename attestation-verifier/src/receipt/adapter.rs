@@ -188,7 +188,10 @@ fn read(bytes: &[u8]) -> Result<File<'_>, &'static str> {
 }
 
 /// Every byte is one tensor's, and each tensor has as many as its shape needs.
-fn gapless<'a>(entries: impl Iterator<Item = &'a Entry>, length: usize) -> Result<(), &'static str> {
+fn gapless<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    length: usize,
+) -> Result<(), &'static str> {
     let mut ranges = Vec::new();
     for entry in entries {
         let [start, end] = entry.data_offsets;

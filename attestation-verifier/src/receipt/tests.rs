@@ -18,9 +18,9 @@ use measurement::octets::Octets;
 use measurement::privacy::accountant::{self, Accountant};
 use measurement::privacy::{self, Adjacency, Mechanism, Sampler, Unit};
 use measurement::receipt::{
-    Bundle, CanaryAudit, CpuEvidence, DatasetClaim, DpClaim, EvidenceClaim, ManifestClaim, NOT_CLAIMED,
-    OutputsClaim, PAYLOAD_TYPE, Predicate, ProvenRecord, ReleaseClaim, ReleaseProof, RunClaim,
-    Statement, Subject,
+    Bundle, CanaryAudit, CpuEvidence, DatasetClaim, DpClaim, EvidenceClaim, ManifestClaim,
+    NOT_CLAIMED, OutputsClaim, PAYLOAD_TYPE, Predicate, ProvenRecord, ReleaseClaim, ReleaseProof,
+    RunClaim, Statement, Subject,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -390,7 +390,8 @@ fn findings(desk: &Desk) -> Vec<Finding> {
 
 fn findings_of(desk: &Desk, bundle: &[u8]) -> Vec<Finding> {
     let fetch = |name: &str| desk.files.get(name).cloned();
-    let adapter: Vec<_> = desk.adapter.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let adapter: Vec<_> =
+        desk.adapter.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
     let shape = br#"{"platform":"snp","cpu":"EPYC-Genoa","vcpus":1,"memory_mib":512,
         "guest_features":1}"#;
     let found = verify(&Inputs {
@@ -655,9 +656,10 @@ fn refuses_metadata_that_says_more_or_less_than_it_must() {
     ];
     for change in changes {
         let found = with_tensors(|file| change(&mut file.header["__metadata__"]));
-        assert_eq!(found.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [
-            "adapter.metadata"
-        ]);
+        assert_eq!(
+            found.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(),
+            ["adapter.metadata"]
+        );
     }
 }
 

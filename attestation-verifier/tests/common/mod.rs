@@ -22,6 +22,8 @@ use measurement::manifest::Tee;
 use measurement::octets::Octets;
 
 pub mod amd;
+#[cfg(feature = "tdx-collateral")]
+pub mod intel;
 pub mod nvidia;
 
 /// The processors' vectors.
@@ -119,6 +121,12 @@ pub fn measured(tee: Tee, report: &[u8]) -> Measured {
             }
         }
     }
+}
+
+/// The ids of every reason, whichever step it comes from; none when it was accepted.
+pub fn reasons(result: &Result<AttestationResult, Rejection>) -> Vec<&'static str> {
+    let reasons = result.as_ref().err().map(Rejection::reasons).unwrap_or_default();
+    reasons.iter().map(attestation_verifier::appraise::Finding::id).collect()
 }
 
 /// The ids of the findings; panics when the rejection is of another kind.

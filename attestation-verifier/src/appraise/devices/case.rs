@@ -32,9 +32,7 @@ impl Case<'_> {
             .products()
             .judge(findings, |required| (!required.has_text(chip)).then(|| self.at(chip)));
         let informed = fields.chip.as_deref().unwrap_or(chip);
-        if informed != chip {
-            findings.add(Finding::new("gpu.chip_info", self.at(informed), chip.into()));
-        }
+        findings.require(informed == chip, "gpu.chip_info", || self.at(informed), chip);
         self.judge_listed("gpu.chip", policy.chip().is_required(), findings);
         policy.driver().judge(findings, |required| {
             let seen = fields.driver.as_deref().unwrap_or("not reported");
@@ -52,6 +50,9 @@ impl Case<'_> {
         policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
         policy.revocation().judge(findings, |_| self.not_good(self.devices));
         policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
+        if self.measured.problems.is_empty() {
+            policy.measurements().judge(findings, |_| None);
+        }
         for problem in &self.measured.problems {
             policy.measurements().judge(findings, |_| Some(self.at(problem)));
         }
@@ -81,6 +82,9 @@ impl Case<'_> {
         policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
         policy.revocation().judge(findings, |_| self.not_good(self.devices));
         policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
+        if self.measured.problems.is_empty() {
+            policy.measurements().judge(findings, |_| None);
+        }
         for problem in &self.measured.problems {
             policy.measurements().judge(findings, |_| Some(self.at(problem)));
         }
@@ -91,8 +95,8 @@ impl Case<'_> {
     fn judge_listed(&self, check: &'static str, required: bool, findings: &mut Findings) {
         let chips = self.expected.chips;
         let problem = match chips.contains(&Octets(self.claims.pdi)) {
-            true => return,
-            false if chips.is_empty() && !required => return,
+            true => return findings.held(check),
+            false if chips.is_empty() && !required => return findings.waived(check),
             false if chips.is_empty() => self.at("no list"),
             false => self.at(Octets(self.claims.pdi)),
         };
