@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cache::{Cache, Held, Key};
 use crate::endorsement::amd::SnpTcb;
-use crate::endorsement::{Endorsements, amd, intel};
+use crate::endorsement::{Endorsements, EventLog, amd, intel};
 use crate::evidence::Evidence;
 use crate::policy::{AppraisalPolicy, Challenge, Waived};
 use crate::root::Root;
@@ -141,6 +141,7 @@ impl Verifier {
         let identity = Octets(sha384(quote.signed));
         let judged = self.genuine(case, &quote, cache)?;
 
+        tdx::judge_event_logs(&quote, &EventLog::among(case.endorsements), findings);
         let launch_blob = blob::mr_config_id(case.expected.launch_blob);
         let (root, verdict) = match judged {
             intel::Judged::Genuine(root, verdict) => (root, verdict),

@@ -23,6 +23,7 @@ pub mod amd;
 mod budget;
 pub(crate) mod chain;
 pub(crate) mod device;
+mod eventlog;
 pub(crate) mod intel;
 pub(crate) mod manifest;
 pub mod nvidia;
@@ -31,6 +32,7 @@ mod pieces;
 pub(crate) mod revocation;
 mod sources;
 
+pub(crate) use eventlog::EventLog;
 pub use sources::{Described, Source, describe, parts, slot, sources};
 
 /// Most endorsements one piece of evidence may come with.
@@ -54,6 +56,8 @@ pub enum Role {
     DeviceKey,
     /// NVIDIA's authority that certifies devices when they are made.
     DeviceProvisioner,
+    /// What a guest says was recorded in its registers.
+    EventLog,
     /// The certificate that signs the key's certificate: ASK, ASVK, or Intel's PCK CA.
     Intermediate,
     /// The certificate of the key that signs evidence: VCEK, VLEK, or Intel's PCK certificate.
@@ -84,6 +88,7 @@ impl Role {
             Self::DeviceIdentity => "device identity certificate",
             Self::DeviceKey => "device key certificate",
             Self::DeviceProvisioner => "device provisioner certificate",
+            Self::EventLog => "event log",
             Self::Intermediate => "intermediate certificate",
             Self::Key => "key certificate",
             Self::ManifestAuthority => "manifest authority certificate",
@@ -111,6 +116,7 @@ pub(crate) struct Endorsements {
     pub(crate) revocation_lists: Vec<RevocationList>,
     pub(crate) collateral: Vec<Collateral>,
     pub(crate) documents: Vec<Document>,
+    pub(crate) event_logs: usize,
 }
 
 impl Endorsements {
@@ -132,6 +138,11 @@ impl Endorsements {
     fn add(&mut self, item: &[u8]) -> Result<(), &'static str> {
         if item.len() > ITEM_LIMIT {
             return Err("larger than any honest endorsement");
+        }
+        if EventLog::is_one(item) {
+            EventLog::read(item)?;
+            self.event_logs = self.event_logs.saturating_add(1);
+            return Ok(());
         }
         if item.starts_with(b"{") {
             let text = core::str::from_utf8(item).map_err(|_| "not UTF-8")?;

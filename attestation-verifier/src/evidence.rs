@@ -270,8 +270,8 @@ pub enum Inauthentic {
         /// From the key's certificate.
         certificate: Signer,
     },
-    /// More than one of what there must be one of.
-    #[error("{role} came more than once")]
+    /// More than one of what there must be one of, or one of what there must be none of.
+    #[error("{role} came more than once, or has no place here")]
     Surplus {
         /// Which one.
         role: Role,

@@ -27,7 +27,7 @@ struct Attempt {
     raw: Vec<(usize, Vec<u8>)>,
     /// The last change to the report.
     cut: Option<fn(&mut Vec<u8>)>,
-    endorsements: Option<fn(&mut Vec<Vec<u8>>, &Hierarchy)>,
+    endorsements: Option<Endorse>,
     policy: Vec<(&'static str, String)>,
     tee: Tee,
 }
@@ -77,6 +77,9 @@ struct Attack {
 }
 
 type Attacks = Vec<Attack>;
+
+/// A change of the endorsements.
+type Endorse = fn(&mut Vec<Vec<u8>>, &Hierarchy);
 
 fn add(
     attacks: &mut Attacks,
@@ -131,7 +134,8 @@ fn shape_attacks(all: &mut Attacks) {
     for at in (0x2d0..0x2e8).chain(0x318..0x4a0) {
         raw(all, &format!("padding byte {at:#x}"), &["shape.reserved"], at, &[0x80]);
     }
-    let lengths: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Cut = fn(&mut Vec<u8>);
+    let lengths: [(&str, Cut); 4] = [
         ("no report", Vec::clear),
         ("a report cut by one byte", |report| report.truncate(1183)),
         ("a report with a zero byte after it", |report| report.push(0)),
@@ -331,7 +335,7 @@ fn certificate_attacks(all: &mut Attacks) {
 }
 
 fn endorsement_attacks(all: &mut Attacks) {
-    let mut edit = |name: &str, ids: &[&'static str], change: fn(&mut Vec<Vec<u8>>, &Hierarchy)| {
+    let mut edit = |name: &str, ids: &[&'static str], change: Endorse| {
         add(all, name, ids, move |attempt| attempt.endorsements = Some(change));
     };
     edit("no endorsements", &["origin.missing"], |all, _| all.clear());

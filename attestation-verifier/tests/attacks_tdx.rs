@@ -26,7 +26,7 @@ use serde_json::Value;
 struct Attempt {
     shape: Shape,
     policy: Vec<(&'static str, String)>,
-    endorsements: Option<fn(&mut Vec<Vec<u8>>, &Platform)>,
+    endorsements: Option<Endorse>,
     /// Judged by a policy that does not name the test's root.
     rootless: bool,
 }
@@ -57,6 +57,9 @@ struct Attack {
 }
 
 type Attacks = Vec<Attack>;
+
+/// A change of the endorsements.
+type Endorse = fn(&mut Vec<Vec<u8>>, &Platform);
 
 fn add(
     attacks: &mut Attacks,
@@ -326,7 +329,7 @@ fn revocation_attacks(all: &mut Attacks) {
 }
 
 fn collateral_attacks(all: &mut Attacks) {
-    let mut edit = |name: &str, ids: &[&'static str], change: fn(&mut Vec<Vec<u8>>, &Platform)| {
+    let mut edit = |name: &str, ids: &[&'static str], change: Endorse| {
         add(all, name, ids, move |attempt| attempt.endorsements = Some(change));
     };
     edit("no collateral", &["origin.missing"], |all, _| all.clear());

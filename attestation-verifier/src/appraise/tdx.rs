@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use measurement::octets::Octets;
 
 use crate::appraise::Findings;
+use crate::endorsement::EventLog;
 use crate::endorsement::intel::Verdict;
 use crate::policy::{Switch, Tdx};
 use crate::wire::tdx::Quote;
@@ -34,6 +35,29 @@ pub(super) fn judge(
     judge_registers(quote, policy, findings);
     if let Some(verdict) = verdict {
         judge_platform(verdict, policy, now, findings);
+    }
+}
+
+/// A log that came along must replay to the registers: whoever reads it must not be told a tale. No
+/// policy can waive it. RTMR3 may hold what the guest recorded without a log.
+pub(super) fn judge_event_logs(quote: &Quote<'_>, logs: &[EventLog], findings: &mut Findings) {
+    let report = &quote.report;
+    let registers = [&report.rtmr0, &report.rtmr1, &report.rtmr2, &report.rtmr3];
+    for log in logs {
+        let replayed = log.registers.iter().zip(registers).enumerate();
+        let differing: Vec<_> = replayed
+            .filter(|(index, (replayed, register))| match replayed {
+                Some(replayed) => replayed != *register,
+                None => *index < 3 && **register != [0; 48],
+            })
+            .map(|(index, _)| format!("rtmr{index}"))
+            .collect();
+        findings.require(
+            differing.is_empty(),
+            "tdx.event_log",
+            || format!("another {}", differing.join(", ")),
+            "a log that replays to the registers of the quote",
+        );
     }
 }
 

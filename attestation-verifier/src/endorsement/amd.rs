@@ -210,6 +210,9 @@ pub(crate) fn endorse(
     if !endorsements.collateral.is_empty() || !endorsements.documents.is_empty() {
         return Err(Inauthentic::Surplus { role: Role::TcbSigner });
     }
+    if endorsements.event_logs > 0 {
+        return Err(Inauthentic::Surplus { role: Role::EventLog });
+    }
     let chain = Chain::sort(&endorsements.certificates)?;
     let anchor = chain.anchor(anchors)?;
     check_dates(Role::Root, &anchor.certificate, now)?;

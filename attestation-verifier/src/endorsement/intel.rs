@@ -133,8 +133,7 @@ mod collateral {
         chain.check(now)?;
         check_tcb_signers(collateral, now)?;
         let lists_until = check_revocation_lists(collateral, &chain, now)?;
-        check_documents(collateral)?;
-        let evaluation_number = check_evaluation_numbers(collateral)?;
+        let tcb_info = check_documents(collateral)?;
 
         let verifier = QuoteVerifier::new(anchor.certificate.der.clone())
             .allow_debug(true)
@@ -142,14 +141,14 @@ mod collateral {
         let policy = QuotePolicy::claims_only(now);
         match verifier.verify_with_policy(quote.bytes, qvl(collateral), now, &policy) {
             Ok(claims) => {
-                check_claims(&claims, collateral, now)?;
-                let verdict = verdict(claims, evaluation_number, lists_until);
+                check_claims(&claims, &tcb_info, now)?;
+                let verdict = verdict(claims, tcb_info.tcb_evaluation_data_number, lists_until);
                 Ok(Judged::Genuine(anchor.root.clone(), verdict))
             }
             Err(error) => {
                 let last = error.root_cause().to_string();
                 if last == "Fmspc mismatch" {
-                    return Err(other_fmspc(&chain.pck, collateral));
+                    return Err(other_fmspc(&chain.pck, &tcb_info));
                 }
                 let refusal = Inauthentic::Collateral { reason: format!("{error:#}") };
                 if ATTRIBUTE_REFUSALS.contains(&last.as_str()) {
@@ -280,97 +279,78 @@ mod collateral {
         Ok(until)
     }
 
-    /// Kind and version, which say what the fields mean; `dcap-qvl` takes further versions.
+    /// What both documents say of themselves beside what `dcap-qvl` reads, which takes further versions.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Kind {
+    struct Facts {
         id: String,
         version: u32,
-        /// Only in the TCB info: how its components are compared.
+        tcb_evaluation_data_number: u64,
+        /// Only in the TCB info, like the two that follow.
+        fmspc: Option<String>,
+        pce_id: Option<String>,
+        /// How its components are compared.
         tcb_type: Option<u32>,
     }
 
-    fn check_documents(collateral: &Collateral) -> Result<(), Inauthentic> {
-        let documents = [
-            ("tcb info", &collateral.tcb_info, "TDX", 3, "3", Some(0)),
-            ("qe identity", &collateral.qe_identity, "TD_QE", 2, "2", None),
-        ];
-        for (document, text, id, version, required, tcb_type) in documents {
-            budget::check(text)
-                .map_err(|problem| Inauthentic::Unusable { role: Role::TcbSigner, problem })?;
-            let kind: Kind = serde_json::from_str(text).map_err(|_| Inauthentic::Unusable {
-                role: Role::TcbSigner,
-                problem: "signs a document without id and version",
-            })?;
+    impl Facts {
+        fn read(text: &str) -> Result<Self, Inauthentic> {
+            let unusable = |problem| Inauthentic::Unusable { role: Role::TcbSigner, problem };
+            budget::check(text).map_err(unusable)?;
+            serde_json::from_str(text)
+                .map_err(|_| unusable("signs a document without id, version and evaluation number"))
+        }
+
+        /// The one kind and version that is known: another may give the same fields other meanings.
+        fn check(
+            &self,
+            document: &'static str,
+            (id, version, tcb_type): (&'static str, (u32, &'static str), Option<u32>),
+        ) -> Result<(), Inauthentic> {
             let differs = |field, observed: String, required| {
                 Err(Inauthentic::Document { document, field, observed, required })
             };
-            if kind.id != id {
-                return differs("id", kind.id, id);
+            if self.id != id {
+                return differs("id", self.id.clone(), id);
             }
-            if kind.version != version {
-                return differs("version", kind.version.to_string(), required);
+            if self.version != version.0 {
+                return differs("version", self.version.to_string(), version.1);
             }
-            if kind.tcb_type != tcb_type {
-                let observed = kind.tcb_type.map_or("absent".into(), |kind| kind.to_string());
-                return differs(
-                    "tcbType",
-                    observed,
-                    if tcb_type.is_some() { "0" } else { "absent" },
-                );
+            if self.tcb_type != tcb_type {
+                let observed = self.tcb_type.map_or("absent".into(), |kind| kind.to_string());
+                let required = if tcb_type.is_some() { "0" } else { "absent" };
+                return differs("tcbType", observed, required);
             }
-        }
-        Ok(())
-    }
-
-    fn other_fmspc(pck: &Certificate, collateral: &Collateral) -> Inauthentic {
-        #[derive(Deserialize)]
-        struct Info {
-            fmspc: String,
-        }
-
-        let observed = dcap_qvl::intel::parse_pck_extension(&pck.der).map(|pck| pck.fmspc);
-        let info: Option<Info> = serde_json::from_str(&collateral.tcb_info).ok();
-        Inauthentic::Fmspc {
-            observed: observed.map_or(String::new(), hex::encode),
-            required: info.map_or(String::new(), |info| info.fmspc.to_ascii_lowercase()),
+            Ok(())
         }
     }
 
-    /// What we read from both documents of the collateral beside what `dcap-qvl` reads.
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Evaluation {
-        tcb_evaluation_data_number: u64,
-        /// Only in the TCB info.
-        pce_id: Option<String>,
-    }
-
-    fn evaluation(json: &str) -> Result<Evaluation, Inauthentic> {
-        serde_json::from_str(json).map_err(|_| Inauthentic::Unusable {
-            role: Role::TcbSigner,
-            problem: "signs a document without tcbEvaluationDataNumber",
+    /// Both documents, of one evaluation: an old but unexpired half must not be mixed with a new one.
+    fn check_documents(collateral: &Collateral) -> Result<Facts, Inauthentic> {
+        let tcb_info = Facts::read(&collateral.tcb_info)?;
+        let qe_identity = Facts::read(&collateral.qe_identity)?;
+        tcb_info.check("tcb info", ("TDX", (3, "3"), Some(0)))?;
+        qe_identity.check("qe identity", ("TD_QE", (2, "2"), None))?;
+        if tcb_info.tcb_evaluation_data_number == qe_identity.tcb_evaluation_data_number {
+            return Ok(tcb_info);
+        }
+        Err(Inauthentic::EvaluationNumbers {
+            tcb_info: tcb_info.tcb_evaluation_data_number,
+            qe_identity: qe_identity.tcb_evaluation_data_number,
         })
     }
 
-    /// Of one evaluation: an old but unexpired half must not be mixed with a new one.
-    fn check_evaluation_numbers(collateral: &Collateral) -> Result<u64, Inauthentic> {
-        let tcb_info = evaluation(&collateral.tcb_info)?.tcb_evaluation_data_number;
-        let qe_identity = evaluation(&collateral.qe_identity)?.tcb_evaluation_data_number;
-        if tcb_info == qe_identity {
-            Ok(tcb_info)
-        } else {
-            Err(Inauthentic::EvaluationNumbers { tcb_info, qe_identity })
+    fn other_fmspc(pck: &Certificate, tcb_info: &Facts) -> Inauthentic {
+        let observed = dcap_qvl::intel::parse_pck_extension(&pck.der).map(|pck| pck.fmspc);
+        let required = tcb_info.fmspc.as_deref().unwrap_or_default();
+        Inauthentic::Fmspc {
+            observed: observed.map_or(String::new(), hex::encode),
+            required: required.to_ascii_lowercase(),
         }
     }
 
-    fn check_claims(
-        claims: &QuoteClaims,
-        collateral: &Collateral,
-        now: u64,
-    ) -> Result<(), Inauthentic> {
-        let expected = evaluation(&collateral.tcb_info)?.pce_id;
-        let expected = expected.and_then(|text| hex::decode(text).ok());
+    fn check_claims(claims: &QuoteClaims, tcb_info: &Facts, now: u64) -> Result<(), Inauthentic> {
+        let expected = tcb_info.pce_id.as_ref().and_then(|text| hex::decode(text).ok());
         if expected.as_deref() != Some(claims.platform.pck.pce_id.as_slice()) {
             return Err(Inauthentic::PceId);
         }

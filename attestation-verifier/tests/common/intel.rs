@@ -116,6 +116,10 @@ pub struct Platform {
 }
 
 impl Platform {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "it makes one certificate, list and document after another"
+    )]
     pub fn new(shape: &Shape) -> Self {
         let keys = Keys::draw();
         let authority = |yes: bool| {

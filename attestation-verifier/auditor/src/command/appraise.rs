@@ -1,6 +1,6 @@
 //! `appraise`: one piece of evidence under one policy, or a record of that once more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -216,7 +216,7 @@ impl Asked {
 }
 
 /// Judges again what a record is of, and compares the records.
-fn replay(arguments: &Arguments, record: &PathBuf) -> Result<ExitCode, String> {
+fn replay(arguments: &Arguments, record: &Path) -> Result<ExitCode, String> {
     let bytes = read(record, LIMIT).map_err(|error| error.to_string())?;
     let transcript = Transcript::read(&bytes).map_err(|error| error.to_string())?;
     let question = transcript.question();
@@ -276,7 +276,7 @@ fn token(
     profile: EarProfile,
     result: &AttestationResult,
     evidence: &Evidence<'_>,
-    key: &PathBuf,
+    key: &Path,
 ) -> Result<String, String> {
     use attestation_verifier::ear;
     use ring::signature::Ed25519KeyPair;
@@ -387,6 +387,6 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), String> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|problem| format!("{}: {problem}", path.display()))
 }

@@ -1,6 +1,6 @@
 //! `endorse`: what to fetch for a piece of evidence, and a folder that keeps what a person fetched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     result.unwrap_or_else(|problem| fail(&problem, None))
 }
 
-fn fetch(evidence: &PathBuf, tee: Option<Tee>, json: bool) -> Result<ExitCode, String> {
+fn fetch(evidence: &Path, tee: Option<Tee>, json: bool) -> Result<ExitCode, String> {
     let bytes = read(evidence, LIMIT).map_err(|error| error.to_string())?;
     let input = Input::read(&bytes, tee.map(Into::into)).map_err(|findings| {
         findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -79,12 +79,7 @@ fn fetch(evidence: &PathBuf, tee: Option<Tee>, json: bool) -> Result<ExitCode, S
     Ok(print(&text, 0))
 }
 
-fn add(
-    files: &[PathBuf],
-    cache: &PathBuf,
-    at: Option<u64>,
-    json: bool,
-) -> Result<ExitCode, String> {
+fn add(files: &[PathBuf], cache: &Path, at: Option<u64>, json: bool) -> Result<ExitCode, String> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = at.unwrap_or(clock);
     let (mut filed, mut refused) = (Vec::new(), Vec::new());
