@@ -27,10 +27,12 @@ mod measured;
 mod snp;
 mod tdx;
 mod topology;
+mod vouched;
 
 pub use devices::{DeviceResult, DevicesResult, ExpectedDevices};
 pub use finding::{Checked, Finding, Findings, Outcome, Rejection};
 pub use machine::{ExpectedMachine, MachineEvidence, MachineResult};
+pub(crate) use vouched::Vouched;
 
 /// Judges evidence by one policy.
 #[derive(Clone)]

@@ -9,12 +9,10 @@ use measurement::octets::Octets;
 
 use self::case::Case;
 use super::measured::{Measured, compare};
+use super::vouched::{Vouched, in_place};
 use super::{Findings, Rejection, Verifier, no_section, topology};
-use crate::endorsement::device::DeviceEndorsements;
-use crate::endorsement::manifest::{self, Reference};
-use crate::endorsement::nvidia::{self, Claims, authenticate};
-use crate::endorsement::revocation::{Revocations, Standing};
-use crate::endorsement::{Certificate, Role};
+use crate::cache::Cache;
+use crate::endorsement::nvidia::{Claims, authenticate};
 use crate::evidence::device::{DEVICE_LIMIT, Device, DeviceEvidence, Kind, in_device};
 use crate::evidence::{Inauthentic, Place};
 use crate::wire::Malformed;
@@ -40,7 +38,7 @@ pub struct ExpectedDevices<'a> {
 impl Verifier {
     /// Judges the evidence of all devices of a machine with the help of `endorsements` (reference
     /// manifests, revocation lists, stapled answers, in any order), at `now_unix` (seconds since
-    /// 1970). The only maker of a [`DevicesResult`].
+    /// 1970). With [`Verifier::appraise_devices_with`] the only maker of a [`DevicesResult`].
     ///
     /// # Errors
     /// At the first thing that is malformed or inauthentic; of what is merely unacceptable, all.
@@ -51,65 +49,68 @@ impl Verifier {
         expected: &ExpectedDevices<'_>,
         now_unix: u64,
     ) -> Result<DevicesResult, Rejection> {
-        let devices = parse(evidence)?;
-        let endorsements = DeviceEndorsements::read(endorsements)?;
-        let authentic = self.authenticate_devices(devices, endorsements, now_unix)?;
-
         let mut findings = Findings::default();
-        judge_set(&authentic.claims, expected, &mut findings);
-        let measured = self.judge_each(&authentic, expected, &mut findings);
-        self.judge_topology(&authentic.claims, &mut findings);
-        findings.settle()?;
-        Ok(self.devices_result(authentic, measured, expected))
+        self.judge_devices(evidence, endorsements, expected, now_unix, None, &mut findings)
     }
 
-    fn authenticate_devices(
+    /// [`Verifier::appraise_devices`], which finds in `cache` what it has verified before: the same
+    /// verdict, at the cost of one signature for each device.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn appraise_devices_with(
         &self,
-        devices: Vec<Device<'_>>,
-        endorsements: DeviceEndorsements,
+        cache: &mut Cache,
+        evidence: &[DeviceEvidence],
+        endorsements: &[&[u8]],
+        expected: &ExpectedDevices<'_>,
+        now_unix: u64,
+    ) -> Result<DevicesResult, Rejection> {
+        let mut findings = Findings::default();
+        self.judge_devices(evidence, endorsements, expected, now_unix, Some(cache), &mut findings)
+    }
+
+    /// The appraisal itself; `findings` keeps the trail of the checks, whatever the verdict.
+    pub(crate) fn judge_devices(
+        &self,
+        evidence: &[DeviceEvidence],
+        endorsements: &[&[u8]],
+        expected: &ExpectedDevices<'_>,
         now: u64,
-    ) -> Result<Authentic, Inauthentic> {
-        let anchors = &self.policy.anchors;
-        let revocations = endorsements.revocations;
-        let within = |place| move |flaw: Inauthentic| Inauthentic::In { place, flaw: flaw.into() };
-        let mut authentic = Authentic::default();
-        for (index, device) in devices.into_iter().enumerate() {
-            let within = within(Place::Device(index));
-            let claims = authenticate(device, anchors, now).map_err(within)?;
-            // The device key's certificate is the device's own: no one revokes it.
-            let judged = claims.certificates.get(1..).unwrap_or_default();
-            let roles = nvidia::ROLES.get(1..).unwrap_or_default();
-            let standing = standing(&revocations, judged, roles, now).map_err(within)?;
-            authentic.claims.push(claims);
-            authentic.standings.push(standing);
-        }
-        for (index, manifest) in endorsements.manifests {
-            let within = within(Place::Endorsement(index));
-            let reference = manifest.authenticate(anchors, now).map_err(within)?;
-            let judged = &reference.certificates;
-            let standing = standing(&revocations, judged, &manifest::ROLES, now).map_err(within)?;
-            authentic.references.push((reference, standing));
-        }
-        Ok(authentic)
+        cache: Option<&mut Cache>,
+        findings: &mut Findings,
+    ) -> Result<DevicesResult, Rejection> {
+        let devices = parse(evidence)?;
+        let vouched = self.vouched(&devices, endorsements, now, cache)?;
+        let claims = authenticate_all(devices, &vouched)?;
+
+        judge_set(&claims, expected, findings);
+        let measured = self.judge_each(&claims, &vouched, expected, now, findings);
+        self.judge_topology(&claims, findings);
+        findings.settle()?;
+        Ok(self.devices_result(claims, measured, &vouched, expected))
     }
 
     /// Each device by itself. Returns what was measured, in the order of the devices.
     fn judge_each(
         &self,
-        authentic: &Authentic,
+        claims: &[Claims],
+        vouched: &Vouched,
         expected: &ExpectedDevices<'_>,
+        now: u64,
         findings: &mut Findings,
     ) -> Vec<Measured> {
-        let references: Vec<_> = authentic.references.iter().map(|(one, _)| one).collect();
+        let references: Vec<_> = vouched.references.iter().map(|(one, _)| one).collect();
         let mut measured = Vec::new();
-        for (index, claims) in authentic.claims.iter().enumerate() {
+        for (index, (claims, (_, covered))) in claims.iter().zip(&vouched.devices).enumerate() {
             let values = compare(claims, &references);
+            let used = values.used.iter().filter_map(|at| vouched.references.get(*at));
             let case = Case {
                 index,
                 claims,
                 measured: &values,
-                devices: authentic.standings.get(index).map(Vec::as_slice).unwrap_or_default(),
-                manifests: authentic.standings_of(&values),
+                devices: covered.standing(now).collect(),
+                manifests: used.flat_map(|(_, covered)| covered.standing(now)).collect(),
                 expected,
             };
             match (&claims.kind, &self.policy.gpu, &self.policy.nvswitch) {
@@ -143,14 +144,14 @@ impl Verifier {
 
     fn devices_result(
         &self,
-        authentic: Authentic,
+        claims: Vec<Claims>,
         measured: Vec<Measured>,
+        vouched: &Vouched,
         expected: &ExpectedDevices<'_>,
     ) -> DevicesResult {
-        let identities: Vec<u8> =
-            authentic.claims.iter().flat_map(|claims| claims.identity).collect();
-        let devices = authentic.claims.into_iter().zip(measured).map(|(claims, measured)| {
-            let manifests = measured.used.iter().filter_map(|at| authentic.references.get(*at));
+        let identities: Vec<u8> = claims.iter().flat_map(|claims| claims.identity).collect();
+        let devices = claims.into_iter().zip(measured).map(|(claims, measured)| {
+            let manifests = measured.used.iter().filter_map(|at| vouched.references.get(*at));
             let manifests: Vec<_> = manifests.map(|(reference, _)| reference).collect();
             DeviceResult::new(claims, &measured, &manifests)
         });
@@ -175,37 +176,16 @@ fn parse(evidence: &[DeviceEvidence]) -> Result<Vec<Device<'_>>, Malformed> {
     evidence.iter().enumerate().map(parse).collect()
 }
 
-/// How each certificate below the root stands.
-fn standing(
-    revocations: &Revocations,
-    certificates: &[Certificate],
-    roles: &[Role],
-    now: u64,
-) -> Result<Vec<(Role, Standing)>, Inauthentic> {
-    let issuers = certificates.iter().skip(1);
-    let links = certificates.iter().zip(issuers).zip(roles);
-    links
-        .map(|((certificate, issuer), role)| {
-            Ok((*role, revocations.standing(*role, certificate, issuer, now)?))
+fn authenticate_all(
+    devices: Vec<Device<'_>>,
+    vouched: &Vouched,
+) -> Result<Vec<Claims>, Inauthentic> {
+    let pairs = devices.into_iter().zip(&vouched.devices).enumerate();
+    pairs
+        .map(|(index, (device, (root, _)))| {
+            authenticate(device, root.clone()).map_err(in_place(Place::Device(index)))
         })
         .collect()
-}
-
-/// Devices and manifests that are genuine, whatever they say.
-#[derive(Default)]
-struct Authentic {
-    claims: Vec<Claims>,
-    /// Of each device's certificates.
-    standings: Vec<Vec<(Role, Standing)>>,
-    references: Vec<(Reference, Vec<(Role, Standing)>)>,
-}
-
-impl Authentic {
-    /// Of the certificates of the manifests that a device was measured by.
-    fn standings_of(&self, measured: &Measured) -> Vec<(Role, Standing)> {
-        let used = measured.used.iter().filter_map(|at| self.references.get(*at));
-        used.flat_map(|(_, standing)| standing.iter().copied()).collect()
-    }
 }
 
 /// The checks that no policy waives: for this session, as many as expected, each another one, and

@@ -11,6 +11,7 @@ use measurement::octets::Octets;
 use serde::Serialize;
 
 use super::{AttestationResult, DevicesResult, Expected, ExpectedDevices, Rejection, Verifier};
+use crate::cache::Cache;
 use crate::evidence::Evidence;
 use crate::evidence::device::{DeviceEvidence, set_digest};
 
@@ -46,7 +47,8 @@ pub struct ExpectedMachine<'a> {
     pub chips: &'a [Octets<8>],
 }
 
-/// The policy's yes to a whole machine. Only [`Verifier::appraise_machine`] makes one.
+/// The policy's yes to a whole machine. Only [`Verifier::appraise_machine`] and
+/// [`Verifier::appraise_machine_with`] make one.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct MachineResult {
     processor: AttestationResult,
@@ -83,6 +85,21 @@ impl Verifier {
         expected: &ExpectedMachine<'_>,
         now_unix: u64,
     ) -> Result<MachineResult, Rejection> {
+        // A cache of no entries: every endorsement is verified.
+        self.appraise_machine_with(&mut Cache::new(0), evidence, expected, now_unix)
+    }
+
+    /// [`Verifier::appraise_machine`], which finds in `cache` what it has verified before.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn appraise_machine_with(
+        &self,
+        cache: &mut Cache,
+        evidence: &MachineEvidence<'_>,
+        expected: &ExpectedMachine<'_>,
+        now_unix: u64,
+    ) -> Result<MachineResult, Rejection> {
         let set = set_digest(evidence.devices)?;
         let session = expected.session;
         let expected_processor = Expected {
@@ -97,13 +114,15 @@ impl Verifier {
             switches: expected.switches.into(),
             chips: expected.chips,
         };
-        let processor = self.appraise(
+        let processor = self.appraise_with(
+            cache,
             &evidence.processor,
             evidence.processor_endorsements,
             &expected_processor,
             now_unix,
         );
-        let devices = self.appraise_devices(
+        let devices = self.appraise_devices_with(
+            cache,
             evidence.devices,
             evidence.device_endorsements,
             &expected_devices,

@@ -3,6 +3,9 @@
 //! All of NVIDIA's hierarchy is ECDSA on P-384. Which certificate stands where is given by position
 //! alone; the root that came along must be one of the anchors, byte by byte.
 
+use alloc::collections::BTreeSet;
+
+use measurement::digest::sha256;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, UnparsedPublicKey,
     VerificationAlgorithm,
@@ -13,6 +16,25 @@ use super::{BASIC_CONSTRAINTS, Certificate, KEY_USAGE, Role};
 use crate::evidence::Inauthentic;
 use crate::root::{Anchor, Platform, Root};
 
+/// What was seen while several chains were verified: links they share, so that each is verified once,
+/// and the time in which all of their certificates are valid.
+pub(crate) struct Survey {
+    links: BTreeSet<[[u8; 32]; 2]>,
+    /// Seconds since 1970, both ends included.
+    pub(crate) valid: (u64, u64),
+}
+
+impl Survey {
+    pub(crate) fn new() -> Self {
+        Self { links: BTreeSet::new(), valid: (0, u64::MAX) }
+    }
+
+    pub(crate) fn narrow(&mut self, certificate: &Certificate) {
+        let (from, until) = self.valid;
+        self.valid = (from.max(certificate.not_before), until.min(certificate.not_after));
+    }
+}
+
 /// Verifies `certificates`, leaf first, of which each has the role at its place, and returns the
 /// root they end in.
 pub(crate) fn verify(
@@ -21,6 +43,7 @@ pub(crate) fn verify(
     platform: Platform,
     anchors: &[Anchor],
     now: u64,
+    survey: &mut Survey,
 ) -> Result<Root, Inauthentic> {
     let last = certificates.last().ok_or(Inauthentic::Missing { role: Role::Root })?;
     let anchor = anchors
@@ -33,11 +56,12 @@ pub(crate) fn verify(
     }
     let issuers = certificates.iter().skip(1);
     for ((certificate, issuer), role) in certificates.iter().zip(issuers).zip(roles) {
-        check_link(*role, certificate, issuer)?;
+        check_link(*role, certificate, issuer, survey)?;
     }
     for (place, (certificate, role)) in certificates.iter().zip(roles).enumerate() {
         check_dates(*role, certificate, now)?;
         check_place(*role, certificate, place)?;
+        survey.narrow(certificate);
     }
     Ok(anchor.root.clone())
 }
@@ -47,6 +71,7 @@ fn check_link(
     role: Role,
     certificate: &Certificate,
     issuer: &Certificate,
+    survey: &mut Survey,
 ) -> Result<(), Inauthentic> {
     if certificate.issuer != issuer.subject {
         return Err(Inauthentic::Issuer { role });
@@ -56,8 +81,14 @@ fn check_link(
         return Err(Inauthentic::Unusable { role, problem });
     }
     check_key(role, certificate)?;
+    let link = [sha256(&certificate.der), sha256(&issuer.der)];
+    if survey.links.contains(&link) {
+        return Ok(());
+    }
     verify_signature(&ECDSA_P384_SHA384_ASN1, issuer, &certificate.tbs, &certificate.signature)
-        .ok_or(Inauthentic::Signature { over: role.name() })
+        .ok_or(Inauthentic::Signature { over: role.name() })?;
+    survey.links.insert(link);
+    Ok(())
 }
 
 pub(crate) fn check_key(role: Role, certificate: &Certificate) -> Result<(), Inauthentic> {

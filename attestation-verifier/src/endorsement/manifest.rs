@@ -11,7 +11,7 @@ use measurement::digest::{Hash32, of, sha256};
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use serde::Deserialize;
 
-use super::chain::verify;
+use super::chain::{Survey, verify};
 use super::{Certificate, Role};
 use crate::evidence::Inauthentic;
 use crate::root::{Anchor, Platform, Root};
@@ -66,9 +66,10 @@ impl Unverified {
         self,
         anchors: &[Anchor],
         now: u64,
+        survey: &mut Survey,
     ) -> Result<Reference, Inauthentic> {
         let Self { manifest, certificates, sha256, id } = self;
-        let root = verify(&certificates, &ROLES, Platform::NvidiaManifest, anchors, now)?;
+        let root = verify(&certificates, &ROLES, Platform::NvidiaManifest, anchors, now, survey)?;
         let signer =
             certificates.first().ok_or(Inauthentic::Missing { role: Role::ManifestSigner })?;
         UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &signer.key)

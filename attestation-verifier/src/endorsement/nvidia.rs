@@ -17,7 +17,7 @@ use measurement::digest::sha384;
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use x509_cert::name::Name;
 
-use super::chain::{P384_KEY, verify};
+use super::chain::{P384_KEY, Survey, verify};
 use super::{Certificate, Role};
 use crate::evidence::Inauthentic;
 use crate::evidence::device::{Architecture, Device, Kind};
@@ -106,27 +106,35 @@ pub(crate) struct Claims {
     pub(crate) pdi: [u8; 8],
     /// SHA-384 of what was signed.
     pub(crate) identity: [u8; 48],
-    /// Leaf first.
-    pub(crate) certificates: Vec<Certificate>,
 }
 
-pub(crate) fn authenticate(
-    device: Device<'_>,
+/// Steps 1 and 2, which the certificates alone decide: the root they end in.
+pub(crate) fn endorse(
+    device: &Device<'_>,
     anchors: &[Anchor],
     now: u64,
-) -> Result<Claims, Inauthentic> {
-    let root = verify(&device.certificates, &ROLES, Platform::Nvidia, anchors, now)?;
+    survey: &mut Survey,
+) -> Result<Root, Inauthentic> {
+    let root = verify(&device.certificates, &ROLES, Platform::Nvidia, anchors, now, survey)?;
+    let Some((chip, _)) = &device.kind else {
+        let problem = "is not of a chip that this verifier knows";
+        return Err(Inauthentic::Unusable { role: Role::DeviceKey, problem });
+    };
+    if device.certificates.get(1).and_then(Chip::of_identity).as_ref() != Some(chip) {
+        let problem = "is of another chip than its key";
+        return Err(Inauthentic::Unusable { role: Role::DeviceIdentity, problem });
+    }
+    Ok(root)
+}
+
+/// What an endorsed device says, once its report is known to be its own.
+pub(crate) fn authenticate(device: Device<'_>, root: Root) -> Result<Claims, Inauthentic> {
     let [key, identity, ..] = device.certificates.as_slice() else {
         return Err(Inauthentic::Missing { role: Role::DeviceIdentity });
     };
     let Some((chip, kind)) = &device.kind else {
-        let problem = "is not of a chip that this verifier knows";
-        return Err(Inauthentic::Unusable { role: Role::DeviceKey, problem });
+        return Err(Inauthentic::Missing { role: Role::DeviceKey });
     };
-    if Chip::of_identity(identity).as_ref() != Some(chip) {
-        let problem = "is of another chip than its key";
-        return Err(Inauthentic::Unusable { role: Role::DeviceIdentity, problem });
-    }
     if let Some(labelled) = device.labelled()
         && labelled != chip.architecture
     {
@@ -151,7 +159,7 @@ pub(crate) fn authenticate(
     }
     let (ueid, nonce) = (key.serial.clone(), report.nonce);
     let (responder_nonce, signed) = (report.responder_nonce, sha384(report.signed));
-    let Device { certificates, kind, report, .. } = device;
+    let Device { kind, report, .. } = device;
     let (chip, kind) = kind.ok_or(Inauthentic::Missing { role: Role::DeviceKey })?;
     let measurements = report.measurements;
     Ok(Claims {
@@ -164,7 +172,6 @@ pub(crate) fn authenticate(
         ueid,
         pdi,
         identity: signed,
-        certificates,
     })
 }
 

@@ -11,7 +11,7 @@ use der::{Decode, Encode};
 use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
 
 use super::amd::check_dates;
-use super::chain::verify_statement;
+use super::chain::{Survey, verify_statement};
 use super::{Certificate, Role, minimal};
 use crate::evidence::Inauthentic;
 use crate::wire::asn1::{self, Walker, only};
@@ -108,22 +108,18 @@ impl Answer {
         })
     }
 
-    /// What the answer says about `certificate`, once its signature has been verified; none if it is
-    /// about others.
-    pub(crate) fn about(
-        &self,
-        certificate: &Certificate,
-        issuer: &Certificate,
-        now: u64,
-    ) -> Result<Option<&Single>, Inauthentic> {
-        let Some(single) = self.singles.iter().find(|one| one.names(certificate, issuer)) else {
-            return Ok(None);
-        };
-        self.verify(issuer, now)?;
-        Ok(Some(single))
+    /// What the answer says about `certificate`; none if it is about others.
+    pub(crate) fn about(&self, certificate: &Certificate, issuer: &Certificate) -> Option<&Single> {
+        self.singles.iter().find(|one| one.names(certificate, issuer))
     }
 
-    fn verify(&self, issuer: &Certificate, now: u64) -> Result<(), Inauthentic> {
+    /// Whether `issuer`, or one it certified for this, signed the answer.
+    pub(crate) fn verify(
+        &self,
+        issuer: &Certificate,
+        now: u64,
+        survey: &mut Survey,
+    ) -> Result<(), Inauthentic> {
         let signer = if self.is_by(issuer) {
             issuer
         } else {
@@ -131,6 +127,7 @@ impl Answer {
             let role = Role::OcspResponder;
             let responder = responder.ok_or(Inauthentic::Missing { role })?;
             check_responder(responder, issuer, now)?;
+            survey.narrow(responder);
             responder
         };
         verify_statement(&self.algorithm, signer, &self.tbs, &self.signature)

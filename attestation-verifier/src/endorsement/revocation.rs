@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::chain::verify_statement;
+use super::chain::{Survey, verify_statement};
 use super::ocsp::{Answer, Status};
 use super::{Certificate, KEY_USAGE, RevocationList, Role};
 use crate::evidence::Inauthentic;
@@ -17,57 +17,62 @@ pub(crate) struct Revocations {
 /// What is known about a certificate that nothing says is revoked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Standing {
-    /// Some list or answer of its issuer covers it until then, in seconds since 1970.
-    Good { until: u64 },
+    /// Some list or answer of its issuer, of now, covers it.
+    Good,
     /// Those that cover it are of another time.
     Stale,
     /// Nothing covers it.
     Unknown,
 }
 
+/// When lists and answers that do not name a certificate as revoked are of: from, and until, if they
+/// end at all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Windows(Vec<(u64, Option<u64>)>);
+
+impl Windows {
+    pub(crate) fn standing(&self, now: u64) -> Standing {
+        let current = |(from, until): &(u64, Option<u64>)| {
+            *from <= now && until.is_some_and(|until| now < until)
+        };
+        match self.0.as_slice() {
+            [] => Standing::Unknown,
+            all if all.iter().any(current) => Standing::Good,
+            _ => Standing::Stale,
+        }
+    }
+}
+
 impl Revocations {
-    /// How `certificate` stands at `now`. Revocation is for ever: old lists and answers count too.
-    pub(crate) fn standing(
+    /// What speaks for `certificate`. Revocation is for ever: old lists and answers count too.
+    pub(crate) fn windows(
         &self,
         role: Role,
         certificate: &Certificate,
         issuer: &Certificate,
         now: u64,
-    ) -> Result<Standing, Inauthentic> {
-        let mut standing = Standing::Unknown;
-        let mut note = |this_update: u64, next_update: Option<u64>| match (standing, next_update) {
-            (Standing::Unknown | Standing::Stale, Some(until))
-                if this_update <= now && now < until =>
-            {
-                standing = Standing::Good { until };
-            }
-            (Standing::Good { until: before }, Some(until))
-                if this_update <= now && before < until =>
-            {
-                standing = Standing::Good { until };
-            }
-            (Standing::Unknown, _) => standing = Standing::Stale,
-            _ => {}
-        };
+        survey: &mut Survey,
+    ) -> Result<Windows, Inauthentic> {
+        let mut windows = Windows::default();
         for list in self.lists.iter().filter(|list| list.issuer == issuer.subject) {
             verify_list(list, issuer)?;
             if list.lists(certificate) {
                 return Err(Inauthentic::Revoked { role });
             }
-            note(list.this_update, Some(list.next_update));
+            windows.0.push((list.this_update, Some(list.next_update)));
         }
         for answer in &self.answers {
-            match answer.about(certificate, issuer, now)? {
-                Some(single) if single.status == Status::Good => {
-                    note(single.this_update, single.next_update);
-                }
-                Some(single) if single.status == Status::Revoked => {
-                    return Err(Inauthentic::Revoked { role });
-                }
-                _ => {}
+            let Some(single) = answer.about(certificate, issuer) else {
+                continue;
+            };
+            answer.verify(issuer, now, survey)?;
+            match single.status {
+                Status::Good => windows.0.push((single.this_update, single.next_update)),
+                Status::Revoked => return Err(Inauthentic::Revoked { role }),
+                Status::Unknown => {}
             }
         }
-        Ok(standing)
+        Ok(windows)
     }
 }
 

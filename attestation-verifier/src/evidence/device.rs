@@ -210,6 +210,8 @@ pub(crate) struct Device<'a> {
     pub(crate) certificates: Vec<Certificate>,
     /// What the leaf's name says; none if it is no device's.
     pub(crate) kind: Option<(Chip, Kind)>,
+    /// The certificates as they came.
+    pub(crate) chain: &'a [u8],
     labels: &'a Labels,
 }
 
@@ -275,7 +277,7 @@ impl<'a> Device<'a> {
             Some(chip) => Some((chip, Kind::Gpu(GpuFields::read(&report.opaque)?))),
             None => None,
         };
-        Ok(Self { report, certificates, kind, labels: &evidence.labels })
+        Ok(Self { report, certificates, kind, chain: &evidence.chain, labels: &evidence.labels })
     }
 
     /// The first label that the report does not bear out.

@@ -20,7 +20,7 @@ pub(super) struct Case<'a> {
     pub(super) index: usize,
     pub(super) claims: &'a Claims,
     pub(super) measured: &'a Measured,
-    pub(super) devices: &'a [(Role, Standing)],
+    pub(super) devices: Vec<(Role, Standing)>,
     pub(super) manifests: Vec<(Role, Standing)>,
     pub(super) expected: &'a ExpectedDevices<'a>,
 }
@@ -48,7 +48,7 @@ impl Case<'_> {
             Err(problem) => Some(self.at(problem)),
         });
         policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
-        policy.revocation().judge(findings, |_| self.not_good(self.devices));
+        policy.revocation().judge(findings, |_| self.not_good(&self.devices));
         policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
         if self.measured.problems.is_empty() {
             policy.measurements().judge(findings, |_| None);
@@ -80,7 +80,7 @@ impl Case<'_> {
             None => Some(self.at("not reported")),
         });
         policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
-        policy.revocation().judge(findings, |_| self.not_good(self.devices));
+        policy.revocation().judge(findings, |_| self.not_good(&self.devices));
         policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
         if self.measured.problems.is_empty() {
             policy.measurements().judge(findings, |_| None);
@@ -114,7 +114,7 @@ impl Case<'_> {
 
     fn not_good(&self, standings: &[(Role, Standing)]) -> Option<String> {
         let word = |(role, standing): &(Role, Standing)| match standing {
-            Standing::Good { .. } => None,
+            Standing::Good => None,
             Standing::Stale => Some(format!("{role} stale")),
             Standing::Unknown => Some(format!("{role} unknown")),
         };

@@ -16,8 +16,11 @@ use crate::root::Root;
 
 /// The policy's yes to all devices of a machine.
 ///
-/// Only [`Verifier::appraise_devices`](crate::appraise::Verifier::appraise_devices) makes one: there is no other constructor, and it cannot be
-/// read from bytes.
+/// Only [`Verifier::appraise_devices`] and [`Verifier::appraise_devices_with`] make one: there is no
+/// other constructor, and it cannot be read from bytes.
+///
+/// [`Verifier::appraise_devices`]: crate::appraise::Verifier::appraise_devices
+/// [`Verifier::appraise_devices_with`]: crate::appraise::Verifier::appraise_devices_with
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct DevicesResult {
     pub(super) devices: Vec<DeviceResult>,
