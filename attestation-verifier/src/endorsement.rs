@@ -32,6 +32,7 @@ mod pieces;
 pub(crate) mod revocation;
 mod sources;
 
+pub use device::{describe_for_devices, device_sources};
 pub(crate) use eventlog::EventLog;
 pub use sources::{Described, Source, describe, parts, slot, sources};
 

@@ -14,9 +14,11 @@ mod common;
 use std::path::Path;
 
 use attestation_verifier::appraise::{DevicesResult, ExpectedDevices, Rejection, Verifier};
-use attestation_verifier::endorsement::Role;
+use attestation_verifier::cache::Cache;
+use attestation_verifier::endorsement::{Role, describe_for_devices, device_sources};
 use attestation_verifier::evidence::device::{Architecture, DeviceEvidence, Mode};
 use attestation_verifier::evidence::{Inauthentic, Place};
+use attestation_verifier::explain::explain_device;
 use attestation_verifier::policy::{AppraisalPolicy, STRICT};
 use attestation_verifier::root::Root;
 use attestation_verifier::wire::Malformed;
@@ -514,15 +516,17 @@ fn rejects_labels_that_the_report_does_not_bear_out() {
 #[test]
 fn rejects_every_byte_of_a_report_flipped_and_every_prefix() {
     let Some(root) = gpu_vectors() else { return };
-    let (device, items) = h100(&root);
-    let items: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
+    let (device, _) = h100(&root);
     let verifier = Verifier::new(AppraisalPolicy::parse(&policy()).unwrap());
     let nonce: [u8; 32] = device.report()[4..36].try_into().unwrap();
     let expected = ExpectedDevices { nonce: &nonce, gpus: 1, switches: 0, chips: &[] };
-    let refuses = |report: Vec<u8>| {
+    let mut cache = Cache::new(1);
+    let mut refuses = |report: Vec<u8>| {
         let devices = [DeviceEvidence::new(report, device.chain())];
         // Without manifests: what a flip changes is found before they are looked at.
-        verifier.appraise_devices(&devices, &[], &expected, MARCH_2026).unwrap_err()
+        verifier
+            .appraise_devices_with(&mut cache, &devices, &[], &expected, MARCH_2026)
+            .unwrap_err()
     };
     for at in 0..device.report().len() {
         let mut report = device.report().to_vec();
@@ -534,9 +538,27 @@ fn rejects_every_byte_of_a_report_flipped_and_every_prefix() {
         let rejection = refuses(device.report()[..len].to_vec());
         assert!(matches!(rejection, Rejection::Malformed(_)), "prefix {len}: {rejection}");
     }
-    // A second encoding of the signature: r, n - s.
-    let verdict = verifier.appraise_devices(&[device], &items, &expected, MARCH_2026);
-    assert!(verdict.is_ok());
+}
+
+#[test]
+fn knows_the_other_encoding_of_a_signature_for_the_same_evidence() {
+    const ORDER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffff\
+                         c7634d81f4372ddf581a0db248b0a77aecec196accc52973";
+    let Some(root) = gpu_vectors() else { return };
+    let (device, items) = h100(&root);
+    let mut report = device.report().to_vec();
+    let at = report.len() - 48;
+    // n - s is as good as s: no one can refuse it, so the signature is no part of the identity.
+    let mut borrow = 0;
+    for (place, digit) in hex::decode(ORDER).unwrap().iter().enumerate().rev() {
+        let difference = i16::from(*digit) - i16::from(report[at + place]) - borrow;
+        borrow = i16::from(difference < 0);
+        report[at + place] = difference.rem_euclid(256) as u8;
+    }
+    assert_ne!(report, device.report());
+    let other = DeviceEvidence::new(report, device.chain());
+    let identity = |device| judge(&policy(), &[device], &items, MARCH_2026).unwrap().identity();
+    assert_eq!(identity(other), identity(device));
 }
 
 #[test]
@@ -560,4 +582,60 @@ fn rejects_a_manifest_with_any_byte_changed_or_cut_short() {
         let verdict = judge(&policy, &devices, &items, MARCH_2026);
         assert!(matches!(verdict, Err(Rejection::Malformed(_))), "prefix {len}: {verdict:?}");
     }
+}
+
+#[test]
+fn says_what_to_get_for_a_device() {
+    let Some(root) = gpu_vectors() else { return };
+    let urls = |folder: &str| -> Vec<String> {
+        let sources = device_sources(&device(&root, folder)).unwrap();
+        sources.into_iter().map(|source| source.url).collect()
+    };
+    assert_eq!(
+        urls("gb100-575.32"),
+        [
+            "https://rim.attestation.nvidia.com/v1/rim/NV_GPU_CC_DRIVER_GB100_575.32",
+            "https://rim.attestation.nvidia.com/v1/rim/NV_GPU_VBIOS_G525_0220_886_970088000F",
+            "http://crl.ndis.nvidia.com/crl/l1-root.crl",
+            "http://crl.ndis.nvidia.com/crl/l2-gb100.crl",
+            "http://crl.ndis.nvidia.com/crl-corim/l1-corim.crl",
+            "http://ocsp.ndis.nvidia.com",
+        ]
+    );
+    assert!(urls("ls10-switch")[0].ends_with("/NV_SWITCH_BIOS_5612_0002_890_9610550001"));
+    assert!(urls("ls10-switch")[2].ends_with("/l2-gh100.crl"));
+}
+
+#[test]
+fn tells_what_a_manifest_is_and_until_when_it_is_good() {
+    let Some(root) = gpu_vectors() else { return };
+    let [described] = &describe_for_devices(&h100(&root).1[0]).unwrap()[..] else { panic!() };
+    assert_eq!(described.what, "reference manifest");
+    assert_eq!(described.subject, "GH100 550.90.07");
+    assert_eq!((described.from, described.until), (1_717_207_709, 1_780_279_709));
+    assert!(describe_for_devices(b"").is_err());
+}
+
+#[test]
+fn explains_every_field_of_a_report_at_its_place() {
+    let Some(root) = gpu_vectors() else { return };
+    for (folder, count) in [("h100-550.90.07", 24), ("gb100-575.32", 25), ("ls10-switch", 17)] {
+        let device = device(&root, folder);
+        let fields = explain_device(&device).unwrap();
+        assert_eq!(fields.len(), count, "{folder}");
+        assert_eq!(fields.last().unwrap().at, device.report().len() - 96);
+        for field in fields.iter().filter(|field| field.at > 45 && field.value.len() == 2) {
+            // One byte in hexadecimal: it stands behind its type and size.
+            let byte = hex::encode(&device.report()[field.at + 4..][..1]);
+            assert_eq!(field.value, byte, "{folder} {}", field.name);
+        }
+        assert!(fields.iter().all(|field| !field.name.starts_with("unknown")));
+    }
+    let fields = explain_device(&h100(&root).0).unwrap();
+    let value = |name| &*fields.iter().find(|field| field.name == name).unwrap().value;
+    assert_eq!(value("chip"), "GH100");
+    assert_eq!(value("driver version"), "550.90.07");
+    assert_eq!(value("project"), "1010");
+    assert_eq!(value("nvdec0 status"), "55");
+    assert_eq!(value("measurements"), "64, 26 of them not zero");
 }

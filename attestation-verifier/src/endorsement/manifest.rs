@@ -12,7 +12,7 @@ use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use serde::Deserialize;
 
 use super::chain::{Survey, verify};
-use super::{Certificate, Role};
+use super::{Certificate, Described, Role};
 use crate::evidence::Inauthentic;
 use crate::root::{Anchor, Platform, Root};
 use crate::wire::rim::Manifest;
@@ -60,6 +60,14 @@ impl Unverified {
             return Err("is not the manifest that its sha-256 names");
         }
         Ok(Self { id: Some(served.id), ..Self::read(&xml)? })
+    }
+
+    /// What it says of itself, and when its signer's certificate is valid.
+    pub(super) fn describe(&self) -> Described {
+        let dates = self.certificates.first().map(|signer| (signer.not_before, signer.not_after));
+        let (from, until) = dates.unwrap_or_default();
+        let subject = alloc::format!("{} {}", self.manifest.product, self.manifest.version);
+        Described { what: "reference manifest", subject, from, until }
     }
 
     pub(crate) fn authenticate(

@@ -12,7 +12,7 @@ use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
 
 use super::amd::check_dates;
 use super::chain::{Survey, verify_statement};
-use super::{Certificate, Role, minimal};
+use super::{Certificate, Described, Role, minimal};
 use crate::evidence::Inauthentic;
 use crate::wire::asn1::{self, Walker, only};
 
@@ -111,6 +111,20 @@ impl Answer {
     /// What the answer says about `certificate`; none if it is about others.
     pub(crate) fn about(&self, certificate: &Certificate, issuer: &Certificate) -> Option<&Single> {
         self.singles.iter().find(|one| one.names(certificate, issuer))
+    }
+
+    /// What it says about each certificate, by serial number.
+    pub(super) fn describe(&self) -> impl Iterator<Item = Described> {
+        self.singles.iter().map(|single| Described {
+            what: match single.status {
+                Status::Good => "ocsp answer: good",
+                Status::Revoked => "ocsp answer: revoked",
+                Status::Unknown => "ocsp answer: unknown",
+            },
+            subject: hex::encode(&single.serial),
+            from: single.this_update,
+            until: single.next_update.map_or(single.this_update, |next| next.saturating_sub(1)),
+        })
     }
 
     /// Whether `issuer`, or one it certified for this, signed the answer.

@@ -107,6 +107,16 @@ impl DeviceEvidence {
         Ok(software.filter_map(|one| one.manifest_id).collect())
     }
 
+    /// The architecture that its certificates name, which no one has judged.
+    ///
+    /// # Errors
+    /// When the evidence is malformed.
+    pub fn architecture(&self) -> Result<Option<Architecture>, Malformed> {
+        let certificates = self.certificates()?;
+        let chip = certificates.first().and_then(Chip::of_key);
+        Ok(chip.map(|chip| chip.architecture()))
+    }
+
     /// Leaf first.
     fn certificates(&self) -> Result<Vec<Certificate>, Malformed> {
         let part = "device certificate chain";

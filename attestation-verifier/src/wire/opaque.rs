@@ -44,6 +44,11 @@ impl<'a> Fields<'a> {
         Ok(Self(fields))
     }
 
+    /// Types and values, in the order in which they came.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        self.0.iter().copied()
+    }
+
     fn value(&self, kind: u16) -> Option<&'a [u8]> {
         self.0.iter().find(|(other, _)| *other == kind).map(|(_, value)| *value)
     }
