@@ -833,7 +833,29 @@ fn rejects_what_has_been_revoked() {
 }
 
 #[test]
+fn accepts_the_lack_of_lists_and_answers_where_the_policy_says_so_and_no_stale_ones() {
+    let mut case = Case::new();
+    for check in ["gpu.revocation", "gpu.manifest_revocation"] {
+        case.policy = with(&case.policy, check, "{ require = \"fresh-if-given\" }");
+    }
+    case.revocations.truncate(3);
+    assert!(case.golden().is_ok());
+    case.revocations.clear();
+    assert!(case.golden().is_ok());
+    case.revocations.push(revocation_list(&case.lab.family, (NOW - 10, NOW), &[]));
+    assert_one(case.golden(), "gpu.revocation", "device provisioner certificate stale");
+    let window = (NOW - 10, NOW + 10);
+    let revoked = revocation_list(&case.lab.family, window, &[&case.lab.provisioner.serial]);
+    case.revocations.push(revoked);
+    assert_eq!(flaw(case.golden()), Inauthentic::Revoked { role: Role::DeviceProvisioner });
+}
+
+#[test]
 fn rejects_lists_and_answers_out_of_their_time() {
+    // From its first second on.
+    let mut case = Case::new();
+    case.revocations[1] = revocation_list(&case.lab.family, (NOW, NOW + 1), &[]);
+    assert!(case.golden().is_ok());
     for window in [(NOW - 10, NOW), (NOW + 1, NOW + 10)] {
         let mut case = Case::new();
         case.revocations[1] = revocation_list(&case.lab.family, window, &[]);
@@ -1096,6 +1118,20 @@ fn rejects_machines_of_mixed_modes() {
     assert_eq!(seen[0].0, "devices.alike");
     assert_eq!(seen[1], ("nvswitch.topology", "device 3 is not in ppcie mode".to_string()));
     assert_eq!(seen.len(), 2);
+}
+
+#[test]
+fn rejects_switches_beside_gpus_that_use_none() {
+    let mut machine = Machine::new();
+    for (_, report) in &mut machine.gpus {
+        *report = report.clone().with(21, Some(&[0x55])).with(36, Some(&[0, 0]));
+    }
+    let problems = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| format!("device {at} is not in ppcie mode"));
+    assert_eq!(machine.problems(), problems);
+    // A GPU that works with switches, without any.
+    let mut machine = Machine::new();
+    machine.switches.clear();
+    assert_eq!(machine.problems()[0], "8 gpus and 0 switches");
 }
 
 #[test]

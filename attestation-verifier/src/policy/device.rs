@@ -7,16 +7,12 @@ use alloc::vec::Vec;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Deserialize as DeriveDeserialize};
 
-use super::{Check, Describe, Known, Listed, On, OneOf, Require, Waived, Word, word};
+use super::{Check, Crl, Describe, Known, Listed, On, OneOf, Require, Waived, Word, word};
 use crate::wire::opaque::Mode;
 
 word!(
     /// All devices that belong together, and no others.
     Complete = "complete"
-);
-word!(
-    /// Known good, by a list or an answer of now.
-    Fresh = "fresh"
 );
 word!(
     /// Every value one of those that a genuine manifest gives.
@@ -42,7 +38,7 @@ checks! {
         /// The report names the firmware that signed it.
         fwid: Word<Present>,
         /// The certificates of the manifests' signers are known not to be revoked.
-        manifest_revocation: Word<Fresh>,
+        manifest_revocation: Crl,
         /// Driver and VBIOS measure to what their manifests give.
         measurements: Word<Matched>,
         /// Modes of operation.
@@ -52,7 +48,7 @@ checks! {
         /// Chips.
         products: OneOf<String>,
         /// The device's certificates are known not to be revoked.
-        revocation: Word<Fresh>,
+        revocation: Crl,
         /// Measurements that no manifest gives a value for.
         uncovered: Word<Zero>,
         /// The least VBIOS version, by line.
@@ -71,7 +67,7 @@ checks! {
         /// Its configuration is locked.
         locked: Word<On>,
         /// The certificates of the manifest's signer are known not to be revoked.
-        manifest_revocation: Word<Fresh>,
+        manifest_revocation: Crl,
         /// The BIOS measures to what its manifest gives.
         measurements: Word<Matched>,
         /// No opaque field that this verifier does not know.
@@ -79,7 +75,7 @@ checks! {
         /// Chips.
         products: OneOf<String>,
         /// The device's certificates are known not to be revoked.
-        revocation: Word<Fresh>,
+        revocation: Crl,
         /// GPUs and switches name each other, and there are no others.
         topology: Word<Complete>,
         /// Measurements that no manifest gives a value for.

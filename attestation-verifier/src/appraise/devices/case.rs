@@ -12,7 +12,7 @@ use crate::appraise::{Finding, Findings};
 use crate::endorsement::Role;
 use crate::endorsement::nvidia::Claims;
 use crate::endorsement::revocation::Standing;
-use crate::policy::{Gpu, NvSwitch};
+use crate::policy::{Crl, Gpu, NvSwitch};
 use crate::wire::opaque::{GpuFields, SwitchFields};
 
 /// One device before its judge.
@@ -48,8 +48,10 @@ impl Case<'_> {
             Err(problem) => Some(self.at(problem)),
         });
         policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
-        policy.revocation().judge(findings, |_| self.not_good(&self.devices));
-        policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
+        policy.revocation().judge(findings, |required| self.not_good(*required, &self.devices));
+        policy
+            .manifest_revocation()
+            .judge(findings, |required| self.not_good(*required, &self.manifests));
         if self.measured.problems.is_empty() {
             policy.measurements().judge(findings, |_| None);
         }
@@ -80,8 +82,10 @@ impl Case<'_> {
             None => Some(self.at("not reported")),
         });
         policy.opaque().judge(findings, |_| self.unknown(&fields.unknown));
-        policy.revocation().judge(findings, |_| self.not_good(&self.devices));
-        policy.manifest_revocation().judge(findings, |_| self.not_good(&self.manifests));
+        policy.revocation().judge(findings, |required| self.not_good(*required, &self.devices));
+        policy
+            .manifest_revocation()
+            .judge(findings, |required| self.not_good(*required, &self.manifests));
         if self.measured.problems.is_empty() {
             policy.measurements().judge(findings, |_| None);
         }
@@ -112,9 +116,10 @@ impl Case<'_> {
         (!indexes.is_empty()).then(|| self.at(format!("not zero at {indexes:?}")))
     }
 
-    fn not_good(&self, standings: &[(Role, Standing)]) -> Option<String> {
+    fn not_good(&self, required: Crl, standings: &[(Role, Standing)]) -> Option<String> {
         let word = |(role, standing): &(Role, Standing)| match standing {
             Standing::Good => None,
+            Standing::Unknown if required == Crl::FreshIfGiven => None,
             Standing::Stale => Some(format!("{role} stale")),
             Standing::Unknown => Some(format!("{role} unknown")),
         };
