@@ -11,19 +11,28 @@ use measurement::manifest::Tee;
 use measurement::octets::Octets;
 use serde::Serialize;
 
+use crate::cache::{Cache, Held, Key};
 use crate::endorsement::amd::SnpTcb;
-use crate::endorsement::{Endorsements, amd, intel};
+use crate::endorsement::{Endorsements, EventLog, amd, intel};
 use crate::evidence::Evidence;
-use crate::policy::{AppraisalPolicy, Waived};
+use crate::policy::{AppraisalPolicy, Challenge, Waived};
 use crate::root::Root;
 use crate::wire::snp::Report;
 use crate::wire::tdx::Quote;
 
+mod devices;
 mod finding;
+mod machine;
+mod measured;
 mod snp;
 mod tdx;
+mod topology;
+mod vouched;
 
-pub use finding::{Finding, Findings, Rejection};
+pub use devices::{DeviceResult, DevicesResult, ExpectedDevices};
+pub use finding::{Checked, Finding, Findings, Outcome, Rejection};
+pub use machine::{ExpectedMachine, MachineEvidence, MachineResult};
+pub(crate) use vouched::Vouched;
 
 /// Judges evidence by one policy.
 #[derive(Clone)]
@@ -56,7 +65,7 @@ impl Verifier {
     }
 
     /// Judges `evidence` with the help of `endorsements`, in any order, at `now_unix` (seconds since
-    /// 1970). The only maker of an [`AttestationResult`].
+    /// 1970). With [`Verifier::appraise_with`] the only maker of an [`AttestationResult`].
     ///
     /// # Errors
     /// At the first thing that is malformed or inauthentic; of what is merely unacceptable, all.
@@ -67,73 +76,89 @@ impl Verifier {
         expected: &Expected<'_>,
         now_unix: u64,
     ) -> Result<AttestationResult, Rejection> {
-        match evidence.tee {
-            Tee::Snp => self.appraise_snp(evidence.report, endorsements, expected, now_unix),
-            Tee::Tdx => self.appraise_tdx(evidence.report, endorsements, expected, now_unix),
+        let case = Case { evidence, endorsements, expected, now: now_unix };
+        self.judge(&case, None, &mut Findings::default())
+    }
+
+    /// [`Verifier::appraise`], which finds in `cache` what it has verified before: the same verdict, at
+    /// the cost of the evidence's own signature.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn appraise_with(
+        &self,
+        cache: &mut Cache,
+        evidence: &Evidence<'_>,
+        endorsements: &[&[u8]],
+        expected: &Expected<'_>,
+        now_unix: u64,
+    ) -> Result<AttestationResult, Rejection> {
+        let case = Case { evidence, endorsements, expected, now: now_unix };
+        self.judge(&case, Some(cache), &mut Findings::default())
+    }
+
+    /// The appraisal itself; `findings` keeps the trail of the checks, whatever the verdict.
+    pub(crate) fn judge(
+        &self,
+        case: &Case<'_>,
+        cache: Option<&mut Cache>,
+        findings: &mut Findings,
+    ) -> Result<AttestationResult, Rejection> {
+        match case.evidence.tee {
+            Tee::Snp => self.appraise_snp(case, cache, findings),
+            Tee::Tdx => self.appraise_tdx(case, cache, findings),
         }
     }
 
     fn appraise_snp(
         &self,
-        report: &[u8],
-        endorsements: &[&[u8]],
-        expected: &Expected<'_>,
-        now: u64,
+        case: &Case<'_>,
+        cache: Option<&mut Cache>,
+        findings: &mut Findings,
     ) -> Result<AttestationResult, Rejection> {
-        let report = Report::parse(report)?;
-        let endorsements = Endorsements::read(endorsements)?;
+        let report = Report::parse(case.evidence.report)?;
         let identity = Octets(sha384(report.signed));
-        let claims = amd::authenticate(report, &endorsements, &self.policy.anchors, now)?;
+        let endorsed = self.endorsed(case, cache)?;
+        let claims = amd::authenticate(report, &endorsed)?;
 
-        let body = &claims.body;
-        let seen = Seen {
-            report_data: body.report_data,
-            launch_blob: body.host_data.to_vec(),
-            measured: Measured::Snp { launch_digest: Octets(body.measurement) },
-            platform: match claims.signer {
-                amd::Signer::Vcek => body.chip_id.to_vec(),
-                amd::Signer::Vlek => Vec::new(),
-            },
-        };
-        let mut findings = Findings::default();
-        self.judge_binding(&seen, expected, &blob::host_data(expected.launch_blob), &mut findings);
+        let seen = Seen::in_report(&claims);
+        let expected = case.expected;
+        self.judge_binding(&seen, expected, &blob::host_data(expected.launch_blob), findings);
         match &self.policy.snp {
-            Some(policy) => snp::judge(&claims, policy, now, &mut findings),
+            Some(policy) => snp::judge(&claims, policy, case.now, findings),
             None => findings.add(no_section("snp")),
         }
-        findings.into_result()?;
+        findings.settle()?;
         let tcb = Tcb::Snp(claims.reported);
         Ok(self.result(Tee::Snp, seen, claims.root, tcb, identity))
     }
 
     fn appraise_tdx(
         &self,
-        quote: &[u8],
-        endorsements: &[&[u8]],
-        expected: &Expected<'_>,
-        now: u64,
+        case: &Case<'_>,
+        cache: Option<&mut Cache>,
+        findings: &mut Findings,
     ) -> Result<AttestationResult, Rejection> {
-        let quote = Quote::parse(quote)?;
-        let endorsements = Endorsements::read(endorsements)?;
+        let quote = Quote::parse(case.evidence.report)?;
         let identity = Octets(sha384(quote.signed));
-        let judged = intel::authenticate(&quote, &endorsements, &self.policy.anchors, now)?;
+        let judged = self.genuine(case, &quote, cache)?;
 
-        let mut findings = Findings::default();
-        let launch_blob = blob::mr_config_id(expected.launch_blob);
+        tdx::judge_event_logs(&quote, &EventLog::among(case.endorsements), findings);
+        let launch_blob = blob::mr_config_id(case.expected.launch_blob);
         let (root, verdict) = match judged {
             intel::Judged::Genuine(root, verdict) => (root, verdict),
             intel::Judged::AttributesRefused(refusal) => {
                 let seen = Seen::in_quote(&quote, Vec::new());
-                self.judge_binding(&seen, expected, &launch_blob, &mut findings);
-                self.judge_tdx(&quote, None, &mut findings);
-                findings.into_result()?;
+                self.judge_binding(&seen, case.expected, &launch_blob, findings);
+                self.judge_tdx(&quote, None, case.now, findings);
+                findings.settle()?;
                 return Err(refusal.into());
             }
         };
         let seen = Seen::in_quote(&quote, verdict.ppid.clone());
-        self.judge_binding(&seen, expected, &launch_blob, &mut findings);
-        self.judge_tdx(&quote, Some(&verdict), &mut findings);
-        findings.into_result()?;
+        self.judge_binding(&seen, case.expected, &launch_blob, findings);
+        self.judge_tdx(&quote, Some(&verdict), case.now, findings);
+        findings.settle()?;
         let tcb = Tcb::Tdx(TdxTcb {
             tee_tcb_svn: Octets(quote.report.tee_tcb_svn),
             evaluation_number: verdict.evaluation_number,
@@ -143,14 +168,62 @@ impl Verifier {
         Ok(self.result(Tee::Tdx, seen, root, tcb, identity))
     }
 
+    /// AMD's chain down to the key, from the cache if it was verified before.
+    fn endorsed(
+        &self,
+        case: &Case<'_>,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<amd::Endorsed, Rejection> {
+        let key = cache.as_ref().map(|_| Key::of(&self.policy, case.endorsements, &[]));
+        if let (Some(cache), Some(key)) = (&cache, &key)
+            && let Some(Held::Snp(endorsed)) = cache.find(key, case.now)
+        {
+            return Ok(endorsed.clone());
+        }
+        let endorsements = Endorsements::read(case.endorsements)?;
+        let endorsed = amd::endorse(&endorsements, &self.policy.anchors, case.now)?;
+        if let (Some(cache), Some(key)) = (&mut cache, key) {
+            cache.keep(key, endorsed.valid, Held::Snp(endorsed.clone()));
+        }
+        Ok(endorsed)
+    }
+
+    /// What Intel says about the platform behind a quote. From the cache, if it said so before about the
+    /// same platform, quoting enclave, module and attributes: then only the quote's own signature is
+    /// new.
+    fn genuine(
+        &self,
+        case: &Case<'_>,
+        quote: &Quote<'_>,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<intel::Judged, Rejection> {
+        let judged = quote.judged_by_intel();
+        let key = cache.as_ref().map(|_| Key::of(&self.policy, case.endorsements, &judged));
+        if let (Some(cache), Some(key)) = (&cache, &key)
+            && let Some(Held::Tdx(root, verdict)) = cache.find(key, case.now)
+        {
+            intel::verify_quote(quote)?;
+            return Ok(intel::Judged::Genuine(root.clone(), verdict.clone()));
+        }
+        let endorsements = Endorsements::read(case.endorsements)?;
+        let judged = intel::authenticate(quote, &endorsements, &self.policy.anchors, case.now)?;
+        if let (Some(cache), Some(key), intel::Judged::Genuine(root, verdict)) =
+            (&mut cache, key, &judged)
+        {
+            cache.keep(key, verdict.valid, Held::Tdx(root.clone(), verdict.clone()));
+        }
+        Ok(judged)
+    }
+
     fn judge_tdx(
         &self,
         quote: &Quote<'_>,
         verdict: Option<&intel::Verdict>,
+        now: u64,
         findings: &mut Findings,
     ) {
         match &self.policy.tdx {
-            Some(policy) => tdx::judge(quote, verdict, policy, findings),
+            Some(policy) => tdx::judge(quote, verdict, policy, now, findings),
             None => findings.add(no_section("tdx")),
         }
     }
@@ -163,17 +236,19 @@ impl Verifier {
         launch_blob: &[u8],
         findings: &mut Findings,
     ) {
-        if seen.report_data != *expected.report_data {
-            findings.add(Finding::new(
-                "binding.report_data",
-                hex::encode(seen.report_data),
-                hex::encode(expected.report_data),
-            ));
-        }
+        findings.require(
+            seen.report_data == *expected.report_data,
+            "binding.report_data",
+            || hex::encode(seen.report_data),
+            &hex::encode(expected.report_data),
+        );
         let policy = &self.policy.binding;
-        policy
-            .challenge()
-            .judge(findings, |_| (seen.report_data == [0; 64]).then(|| "all zero".into()));
+        policy.challenge().judge(findings, |required| {
+            let answered = seen.report_data != [0; 64];
+            let launched = *required == Challenge::AnsweredOrLaunched
+                && seen.launch_blob.iter().any(|byte| *byte != 0);
+            (!answered && !launched).then(|| "all zero".into())
+        });
         policy.image().judge(findings, |_| {
             let listed = expected.images.contains(&seen.measured);
             (!listed).then(|| describe(&seen.measured))
@@ -185,12 +260,9 @@ impl Verifier {
             && expected.platforms.iter().any(|Blob(id)| *id == seen.platform);
         if expected.platforms.is_empty() {
             policy.platform().judge(findings, |_| Some("no list".into()));
-        } else if !listed {
-            findings.add(Finding::new(
-                "binding.platform",
-                hex::encode(&seen.platform),
-                "listed".into(),
-            ));
+        } else {
+            let observed = || hex::encode(&seen.platform);
+            findings.require(listed, "binding.platform", observed, "listed");
         }
     }
 
@@ -216,6 +288,15 @@ impl Verifier {
     }
 }
 
+/// One thing that a verifier is asked.
+pub(crate) struct Case<'a> {
+    pub(crate) evidence: &'a Evidence<'a>,
+    pub(crate) endorsements: &'a [&'a [u8]],
+    pub(crate) expected: &'a Expected<'a>,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+}
+
 /// What authentic evidence says about launch and session.
 struct Seen {
     report_data: [u8; 64],
@@ -225,6 +306,19 @@ struct Seen {
 }
 
 impl Seen {
+    fn in_report(claims: &amd::Claims) -> Self {
+        let body = &claims.body;
+        Self {
+            report_data: body.report_data,
+            launch_blob: body.host_data.to_vec(),
+            measured: Measured::Snp { launch_digest: Octets(body.measurement) },
+            platform: match claims.signer {
+                amd::Signer::Vcek => body.chip_id.to_vec(),
+                amd::Signer::Vlek => Vec::new(),
+            },
+        }
+    }
+
     fn in_quote(quote: &Quote<'_>, ppid: Vec<u8>) -> Self {
         let report = &quote.report;
         Self {
@@ -256,7 +350,7 @@ fn no_section(section: &'static str) -> Finding {
 
 /// The policy's yes. Holding one is the right to ask for a key.
 ///
-/// Only [`Verifier::appraise`] makes one: there is no other constructor, and it cannot be read from
+/// Only [`Verifier::appraise`] and [`Verifier::appraise_with`] make one: there is no other constructor, and it cannot be read from
 /// bytes.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct AttestationResult {

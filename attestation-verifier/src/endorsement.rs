@@ -20,7 +20,21 @@ use x509_cert::{TbsCertificate, Version};
 use crate::wire::Malformed;
 
 pub mod amd;
+mod budget;
+pub(crate) mod chain;
+pub(crate) mod device;
+mod eventlog;
 pub(crate) mod intel;
+pub(crate) mod manifest;
+pub mod nvidia;
+pub(crate) mod ocsp;
+mod pieces;
+pub(crate) mod revocation;
+mod sources;
+
+pub use device::{describe_for_devices, device_sources};
+pub(crate) use eventlog::EventLog;
+pub use sources::{Described, Source, describe, parts, slot, sources};
 
 /// Most endorsements one piece of evidence may come with.
 const COUNT_LIMIT: usize = 16;
@@ -35,11 +49,31 @@ const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Role {
+    /// NVIDIA's authority for a family of devices, as in "NVIDIA GH100 Identity".
+    DeviceFamily,
+    /// The certificate of one NVIDIA device, for life.
+    DeviceIdentity,
+    /// The certificate of the key that signs an NVIDIA device's reports.
+    DeviceKey,
+    /// NVIDIA's authority that certifies devices when they are made.
+    DeviceProvisioner,
+    /// What a guest says was recorded in its registers.
+    EventLog,
     /// The certificate that signs the key's certificate: ASK, ASVK, or Intel's PCK CA.
     Intermediate,
     /// The certificate of the key that signs evidence: VCEK, VLEK, or Intel's PCK certificate.
     Key,
-    /// The revocation list of the root.
+    /// NVIDIA's authority for the reference manifests of a product.
+    ManifestAuthority,
+    /// The certificate that signs the certificate of a manifest's signer.
+    ManifestIssuer,
+    /// The certificate of the key that signs a reference manifest.
+    ManifestSigner,
+    /// An answer about a certificate's revocation (RFC 6960).
+    OcspAnswer,
+    /// The certificate of the key that signs such answers.
+    OcspResponder,
+    /// The revocation list of the root, or of another authority.
     RevocationList,
     /// The trust anchor.
     Root,
@@ -47,15 +81,32 @@ pub enum Role {
     TcbSigner,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// The role in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeviceFamily => "device family certificate",
+            Self::DeviceIdentity => "device identity certificate",
+            Self::DeviceKey => "device key certificate",
+            Self::DeviceProvisioner => "device provisioner certificate",
+            Self::EventLog => "event log",
             Self::Intermediate => "intermediate certificate",
             Self::Key => "key certificate",
+            Self::ManifestAuthority => "manifest authority certificate",
+            Self::ManifestIssuer => "manifest issuer certificate",
+            Self::ManifestSigner => "manifest signer certificate",
+            Self::OcspAnswer => "ocsp answer",
+            Self::OcspResponder => "ocsp responder certificate",
             Self::RevocationList => "revocation list",
             Self::Root => "root certificate",
             Self::TcbSigner => "tcb signing certificate",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -65,6 +116,8 @@ pub(crate) struct Endorsements {
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) revocation_lists: Vec<RevocationList>,
     pub(crate) collateral: Vec<Collateral>,
+    pub(crate) documents: Vec<Document>,
+    pub(crate) event_logs: usize,
 }
 
 impl Endorsements {
@@ -87,8 +140,18 @@ impl Endorsements {
         if item.len() > ITEM_LIMIT {
             return Err("larger than any honest endorsement");
         }
+        if EventLog::is_one(item) {
+            EventLog::read(item)?;
+            self.event_logs = self.event_logs.saturating_add(1);
+            return Ok(());
+        }
         if item.starts_with(b"{") {
-            self.collateral.push(Collateral::read(item)?);
+            let text = core::str::from_utf8(item).map_err(|_| "not UTF-8")?;
+            budget::check(text)?;
+            match Document::read(text)? {
+                Some(document) => self.documents.push(document),
+                None => self.collateral.push(Collateral::read(item)?),
+            }
             return Ok(());
         }
         if item.starts_with(b"-----BEGIN ") {
@@ -250,6 +313,8 @@ impl Certificate {
 
 /// A certificate revocation list: the fields we judge, and the bytes that were signed.
 pub(crate) struct RevocationList {
+    /// The whole list, as it arrived.
+    pub(crate) der: Vec<u8>,
     pub(crate) tbs: Vec<u8>,
     pub(crate) algorithm: Vec<u8>,
     pub(crate) signature: Vec<u8>,
@@ -281,6 +346,7 @@ impl RevocationList {
         }
         let next_update = tbs.next_update.ok_or("revocation list without a next update")?;
         Ok(Self {
+            der: der.to_vec(),
             tbs: parts.tbs.to_vec(),
             algorithm: parts.algorithm.to_vec(),
             signature: parts.signature.to_vec(),
@@ -303,7 +369,7 @@ impl RevocationList {
 ///
 /// `pck_certificate_chain`, where a cache put one, is read past: it belongs to whichever platform
 /// the cache served, and the quote carries its own.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(not(feature = "tdx-collateral"), expect(dead_code, reason = "judged by the feature"))]
 pub(crate) struct Collateral {
@@ -330,6 +396,36 @@ impl Collateral {
     }
 }
 
+/// One of the two documents of Intel's collateral, as its provisioning service hands it out: the text
+/// that is signed, and its signature.
+#[cfg_attr(not(feature = "tdx-collateral"), expect(dead_code, reason = "judged by the feature"))]
+pub(crate) struct Document {
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
+    pub(crate) signature: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    QeIdentity,
+    TcbInfo,
+}
+
+impl Document {
+    /// None when `text` is another object.
+    fn read(text: &str) -> Result<Option<Self>, &'static str> {
+        let heads = [("{\"tcbInfo\":", Kind::TcbInfo), ("{\"enclaveIdentity\":", Kind::QeIdentity)];
+        let found = heads.iter().find_map(|(head, kind)| Some((text.strip_prefix(head)?, *kind)));
+        let Some((rest, kind)) = found else { return Ok(None) };
+        let parts = rest.trim_end().strip_suffix("\"}").and_then(|rest| {
+            let (text, signature) = rest.rsplit_once(",\"signature\":\"")?;
+            Some((text, hex::decode(signature).ok()?))
+        });
+        let (text, signature) = parts.ok_or("a document of Intel's without its signature")?;
+        Ok(Some(Self { kind, text: text.into(), signature }))
+    }
+}
+
 fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     let text = String::deserialize(deserializer)?;
     hex::decode(text).map_err(|_| serde::de::Error::custom("not hexadecimal"))
@@ -349,6 +445,31 @@ pub(crate) fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
         rest = after.trim_start();
     }
     if blocks.is_empty() { Err(PROBLEM) } else { Ok(blocks) }
+}
+
+/// Whether `text`, less its last line end, is exactly how `blocks` of certificates are written: lines of
+/// 64 characters, all of them ended alike.
+#[cfg_attr(not(feature = "tdx-collateral"), expect(dead_code, reason = "judged by the feature"))]
+pub(crate) fn is_canonical_pem(text: &[u8], blocks: &[Vec<u8>]) -> bool {
+    ["\n", "\r\n"].iter().any(|end| {
+        let written: Vec<_> = blocks.iter().map(|der| write_pem(der, end)).collect();
+        written.join(end).as_bytes() == text.strip_suffix(b"\r").unwrap_or(text)
+    })
+}
+
+/// A certificate as PEM (RFC 7468), without the last line's end.
+pub(crate) fn write_pem(der: &[u8], end: &str) -> String {
+    let text = Base64::encode_string(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----");
+    for (index, character) in text.chars().enumerate() {
+        if index.is_multiple_of(64) {
+            pem.push_str(end);
+        }
+        pem.push(character);
+    }
+    pem.push_str(end);
+    pem.push_str("-----END CERTIFICATE-----");
+    pem
 }
 
 fn read_pem_block(text: &str) -> Option<(Vec<u8>, &str)> {

@@ -5,12 +5,17 @@
 extern crate alloc;
 
 pub mod appraise;
+pub mod cache;
+pub mod ear;
 pub mod endorsement;
 pub mod evidence;
+pub mod explain;
+pub mod nras;
 pub mod pin;
 pub mod policy;
 pub mod proof;
 pub mod protocol;
 pub mod receipt;
 pub mod root;
+pub mod transcript;
 pub mod wire;

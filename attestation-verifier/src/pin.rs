@@ -60,3 +60,14 @@ pub fn measured(evidence: &Evidence<'_>) -> Result<Measured, Malformed> {
         }
     })
 }
+
+/// The 64 bytes that evidence carries, as it says itself.
+///
+/// # Errors
+/// When the report or quote does not have the shape of one.
+pub fn report_data(evidence: &Evidence<'_>) -> Result<[u8; 64], Malformed> {
+    Ok(match evidence.tee {
+        Tee::Snp => snp::Report::parse(evidence.report)?.body.report_data,
+        Tee::Tdx => tdx::Quote::parse(evidence.report)?.report.report_data,
+    })
+}

@@ -18,12 +18,13 @@ use thiserror::Error;
 use crate::appraise::{Finding, Findings};
 use crate::endorsement::amd::{Product, Signer};
 use crate::endorsement::{Certificate, read_pem};
-use crate::root::{Anchor, Root, built_in};
+use crate::root::{Anchor, Platform, Root, built_in};
 
 mod value;
 
 pub(crate) use value::{
-    Bits, Describe, Firmware, Mitigations, OneOf, Svn, Switch, TcbFloor, Word, word,
+    Bits, Challenge, Crl, DatedFloor, Describe, Firmware, Mitigations, OneOf, Pinned, Status, Svn,
+    Switch, TcbFloor, Word, word,
 };
 
 /// Most bytes of a policy.
@@ -37,6 +38,8 @@ pub struct AppraisalPolicy {
     pub(crate) binding: Binding,
     pub(crate) snp: Option<Snp>,
     pub(crate) tdx: Option<Tdx>,
+    pub(crate) gpu: Option<Gpu>,
+    pub(crate) nvswitch: Option<NvSwitch>,
     pub(crate) anchors: Vec<Anchor>,
     digest: Digest<of::Policy>,
 }
@@ -54,7 +57,7 @@ impl AppraisalPolicy {
         let document: Document = toml::from_str(toml).map_err(|error| PolicyError::Syntax {
             problem: error.to_string().trim_end().to_string(),
         })?;
-        if document.snp.is_none() && document.tdx.is_none() {
+        if document.judges_nothing() {
             return Err(PolicyError::Empty);
         }
         Ok(Self {
@@ -62,6 +65,8 @@ impl AppraisalPolicy {
             binding: document.binding,
             snp: document.snp,
             tdx: document.tdx,
+            gpu: document.gpu,
+            nvswitch: document.nvswitch,
             digest: Digest::of(toml.as_bytes()),
         })
     }
@@ -86,6 +91,13 @@ impl AppraisalPolicy {
         });
         waived
     }
+
+    /// The checks this policy waives for devices, with its reasons.
+    pub fn waived_for_devices(&self) -> Vec<Waived> {
+        let mut waived: Vec<_> = self.gpu.iter().flat_map(Gpu::waived).collect();
+        waived.extend(self.nvswitch.iter().flat_map(NvSwitch::waived));
+        waived
+    }
 }
 
 /// A check that a policy switches off, and why.
@@ -102,7 +114,7 @@ pub struct Waived {
 #[non_exhaustive]
 pub enum PolicyError {
     /// It accepts nothing.
-    #[error("the policy has neither a section snp nor a section tdx")]
+    #[error("the policy has none of the sections snp, tdx, gpu and nvswitch")]
     Empty,
     /// A further root is unusable.
     #[error("root {name}: {problem}")]
@@ -164,12 +176,21 @@ pub(crate) struct Check<'a, T> {
 }
 
 impl<T: Describe> Check<'_, T> {
+    /// Whether the policy does not waive it.
+    pub(crate) fn is_required(&self) -> bool {
+        matches!(self.require, Require::This(_))
+    }
+
     /// Adds a finding when `fails` returns what it saw instead of what is required.
     pub(crate) fn judge(self, findings: &mut Findings, fails: impl FnOnce(&T) -> Option<String>) {
-        if let Require::This(required) = self.require
-            && let Some(observed) = fails(required)
-        {
-            findings.add(Finding::new(self.id, observed, required.describe()));
+        match self.require {
+            Require::Waived { .. } => findings.waived(self.id),
+            Require::This(required) => match fails(required) {
+                Some(observed) => {
+                    findings.add(Finding::new(self.id, observed, required.describe()));
+                }
+                None => findings.held(self.id),
+            },
         }
     }
 }
@@ -198,7 +219,7 @@ macro_rules! checks {
                 }
             )*
 
-            fn waived(&self) -> Vec<Waived> {
+            pub(crate) fn waived(&self) -> Vec<Waived> {
                 let mut waived = Vec::new();
                 $(if let Require::Waived { because } = &self.$check {
                     waived.push(Waived {
@@ -213,10 +234,6 @@ macro_rules! checks {
 }
 
 word!(
-    /// Not all zero.
-    Answered = "answered"
-);
-word!(
     /// Nothing of the kind.
     Forbidden = "forbidden"
 );
@@ -227,10 +244,6 @@ word!(
 word!(
     /// The value the job brings.
     Bound = "bound"
-);
-word!(
-    /// Present, signed by the root, and of today.
-    Fresh = "fresh"
 );
 word!(
     /// Set.
@@ -244,17 +257,13 @@ word!(
     /// No bit that this verifier does not know.
     Known = "known"
 );
-word!(
-    /// All bytes zero.
-    Zero = "zero"
-);
 
 checks! {
     /// What ties the evidence to the job. That the report data is the expected one is always
     /// checked.
     Binding "binding" {
         /// The report data is not zero: zero answers no challenge.
-        challenge: Word<Answered>,
+        challenge: Challenge,
         /// The launch measurement is one of the job's.
         image: Word<Listed>,
         /// HOST_DATA or MRCONFIGID is the digest of the job's launch blob.
@@ -274,8 +283,10 @@ checks! {
         author_key: OneOf<Octets<48>>,
         /// Guest policy 24 and PLATFORM_INFO 4: the host cannot read ciphertext.
         ciphertext_hiding: Word<Enforced>,
+        /// CHIP_ID of the machines, beside those that the job lists.
+        chip_id: OneOf<Octets<64>>,
         /// The root's revocation list.
-        crl: Word<Fresh>,
+        crl: Crl,
         /// Cloud providers whose VLEK is accepted.
         csp: OneOf<String>,
         /// Guest policy 21: devices on CXL.
@@ -290,12 +301,16 @@ checks! {
         firmware: Firmware,
         /// The least GUEST_SVN.
         guest_svn: u32,
+        /// HOST_DATA, beside the job's launch blob.
+        host_data: Pinned<32>,
         /// ID_KEY_DIGEST.
         id_key: OneOf<Octets<48>>,
         /// IMAGE_ID.
         image_id: OneOf<Octets<16>>,
         /// PLATFORM_INFO 6: the IOMMU is safe.
         iommu: Word<On>,
+        /// The launch digest, beside the job's images.
+        measurement: OneOf<Octets<48>>,
         /// Guest policy 22: memory is encrypted with AES-256-XTS.
         memory_aes_256_xts: Word<On>,
         /// Guest policy 18 and REPORT_ID_MA.
@@ -318,10 +333,12 @@ checks! {
         signers: OneOf<Signer>,
         /// Guest policy 20: one socket only.
         single_socket: Word<On>,
-        /// Simultaneous multithreading, as guest policy 16 permits it.
+        /// Simultaneous multithreading, as guest policy 16 permits it and PLATFORM_INFO 0 has it.
         smt: OneOf<Switch>,
         /// The least REPORTED_TCB and LAUNCH_TCB, by CPUID model.
         tcb_floor: TcbFloor,
+        /// PLATFORM_INFO 7: devices may become part of a guest (SEV-TIO).
+        trusted_io: Word<Forbidden>,
         /// PLATFORM_INFO 1: all of memory is encrypted.
         tsme: Word<On>,
         /// Privilege level of the guest software that asked.
@@ -343,18 +360,32 @@ checks! {
         debug: Word<Forbidden>,
         /// Whether packages may be added to the platform.
         dynamic_platform: OneOf<Switch>,
-        /// The least `tcbEvaluationDataNumber`.
-        evaluation_number: u64,
+        /// The least `tcbEvaluationDataNumber`, which may rise with time.
+        evaluation_number: DatedFloor,
         /// Attribute bit 29.
         migration: Word<Forbidden>,
+        /// MRCONFIGID, beside the job's launch blob.
+        mr_config_id: Pinned<48>,
         /// MROWNER.
-        mr_owner: Word<Zero>,
+        mr_owner: Pinned<48>,
         /// MROWNERCONFIG.
-        mr_owner_config: Word<Zero>,
+        mr_owner_config: Pinned<48>,
         /// MRSEAM.
         mr_seam: OneOf<Octets<48>>,
+        /// MRTD, beside the job's images.
+        mr_td: OneOf<Octets<48>>,
+        /// The platform's instance id: another one after its keys were renewed.
+        platform_instance: OneOf<Octets<16>>,
+        /// The platform's PPID, beside those that the job lists.
+        ppid: OneOf<Octets<16>>,
+        /// RTMR0, beside the job's images.
+        rtmr0: OneOf<Octets<48>>,
+        /// RTMR1, beside the job's images.
+        rtmr1: OneOf<Octets<48>>,
+        /// RTMR2, beside the job's images.
+        rtmr2: OneOf<Octets<48>>,
         /// RTMR3, which is the guest's own.
-        rtmr3: Word<Zero>,
+        rtmr3: Pinned<48>,
         /// Attribute bit 28: an unexpected page fault cannot reach the guest.
         sept_ve_disable: Word<On>,
         /// MRSERVICETD, attribute bit 17 and the service TD hashes.
@@ -362,13 +393,17 @@ checks! {
         /// Simultaneous multithreading.
         smt: OneOf<Switch>,
         /// Statuses of the TCB.
-        tcb_status: OneOf<String>,
+        tcb_status: OneOf<Status>,
         /// The least TEE_TCB_SVN, byte by byte.
         tee_tcb_svn: Svn,
         /// XFAM bits that may be set. Bits 0 and 1 are always set.
         xfam: Bits,
     }
 }
+
+mod device;
+
+pub(crate) use device::{Gpu, NvSwitch};
 
 /// The TOML document.
 #[derive(DeriveDeserialize)]
@@ -377,11 +412,17 @@ struct Document {
     binding: Binding,
     snp: Option<Snp>,
     tdx: Option<Tdx>,
+    gpu: Option<Gpu>,
+    nvswitch: Option<NvSwitch>,
     #[serde(default, rename = "root")]
     roots: Vec<NamedRoot>,
 }
 
 impl Document {
+    fn judges_nothing(&self) -> bool {
+        self.snp.is_none() && self.tdx.is_none() && self.gpu.is_none() && self.nvswitch.is_none()
+    }
+
     fn anchors(&self) -> Result<Vec<Anchor>, PolicyError> {
         let error = |name: &str, problem| PolicyError::Root { name: name.into(), problem };
         let mut anchors = built_in().map_err(|problem| error("built in", problem))?;
@@ -405,7 +446,7 @@ impl Document {
 struct NamedRoot {
     name: String,
     kind: RootKind,
-    platform: Tee,
+    platform: Platform,
     /// PEM.
     certificate: String,
 }
@@ -436,14 +477,15 @@ impl NamedRoot {
                 RootKind::Private => Root::Private(self.name.clone()),
                 RootKind::Simulated => Root::Simulated(self.name.clone()),
             },
-            tee: self.platform,
+            platform: self.platform,
             certificate,
         })
     }
 }
 
 /// The text of a policy that also believes one further root: `policy` with a `[[root]]` table
-/// appended. `kind` is `simulated` or `private`, `platform` is `snp` or `tdx`.
+/// appended. `kind` is `simulated` or `private`, `platform` is `snp`, `tdx`, `nvidia`
+/// (devices) or `nvidia-manifest`.
 ///
 /// ```
 /// let strict = attestation_verifier::policy::STRICT;
@@ -462,3 +504,16 @@ pub fn with_root(policy: &str, name: &str, kind: &str, platform: &str, pem: &str
 
 /// The policy to start from, `policies/strict.toml`.
 pub const STRICT: &str = include_str!("../policies/strict.toml");
+
+/// The strict policy for evidence that comes without a job, `policies/evidence.toml`: it differs from
+/// [`STRICT`] only where evidence by itself cannot answer.
+pub const EVIDENCE: &str = include_str!("../policies/evidence.toml");
+
+/// For confidential guests of Azure, `policies/azure.toml`.
+pub const AZURE: &str = include_str!("../policies/azure.toml");
+
+/// For confidential guests of Google Cloud, `policies/gcp.toml`.
+pub const GCP: &str = include_str!("../policies/gcp.toml");
+
+/// For confidential guests of AWS, `policies/aws.toml`.
+pub const AWS: &str = include_str!("../policies/aws.toml");

@@ -3,12 +3,23 @@
 //! One file per format, and each is the specification of what it reads: the table in the source is
 //! checked against its own offsets by the compiler. Nothing here knows whether bytes are genuine.
 
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use thiserror::Error;
 
+use crate::appraise::Finding;
+
+pub(crate) mod asn1;
+pub(crate) mod hcl;
+pub(crate) mod opaque;
+pub(crate) mod rim;
 pub(crate) mod snp;
+pub(crate) mod spdm;
 pub(crate) mod tdx;
+pub(crate) mod xml;
 
 /// Why bytes are not evidence, or not an endorsement.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -23,6 +34,14 @@ pub enum Malformed {
         observed: u32,
         /// The size of that type, in bytes.
         required: u32,
+    },
+    /// One of several devices.
+    #[error("device {index}: {flaw}")]
+    Device {
+        /// Position in the list of devices, from zero.
+        index: usize,
+        /// What is wrong with its evidence.
+        flaw: Box<Malformed>,
     },
     /// An endorsement is not what it appears to be.
     #[error("endorsement {index}: {problem}")]
@@ -48,6 +67,14 @@ pub enum Malformed {
         /// The field.
         field: &'static str,
     },
+    /// A text does not say what its format asks for.
+    #[error("{part} {problem}")]
+    Text {
+        /// The part.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// More bytes than any honest instance has.
     #[error("{part} is {observed} bytes, at most {limit} are read")]
     TooLong {
@@ -72,6 +99,12 @@ pub enum Malformed {
         /// The part.
         part: &'static str,
     },
+    /// A part is not the one whose digest the report carries.
+    #[error("the report does not carry the digest of the {part}")]
+    Unbound {
+        /// The part.
+        part: &'static str,
+    },
     /// A field holds a value that this verifier does not know.
     #[error("{field} {observed:#x} is not known")]
     Unknown {
@@ -80,6 +113,50 @@ pub enum Malformed {
         /// The value seen.
         observed: u64,
     },
+}
+
+impl Malformed {
+    /// This flaw as a finding, whose id begins with `shape.`.
+    pub(crate) fn finding(&self) -> Finding {
+        let (id, observed, required) = match self {
+            Self::BodySize { observed, required, .. } => {
+                ("shape.body_size", observed.to_string(), required.to_string())
+            }
+            Self::Device { index, flaw } => {
+                let inner = flaw.finding();
+                let observed = format!("device {index}: {}", inner.observed());
+                return Finding::new(inner.id(), observed, inner.required().into());
+            }
+            Self::Endorsement { .. } => {
+                ("shape.endorsement", self.to_string(), "a known endorsement".to_string())
+            }
+            Self::Length { observed, required, .. } => {
+                ("shape.length", observed.to_string(), required.to_string())
+            }
+            Self::Reserved { field } => {
+                ("shape.reserved", format!("{field} set"), "zero".to_string())
+            }
+            Self::Text { part, problem } => {
+                ("shape.text", format!("{part} {problem}"), "as its format asks".to_string())
+            }
+            Self::TooLong { observed, limit, .. } => {
+                ("shape.too_long", observed.to_string(), format!("at most {limit}"))
+            }
+            Self::TrailingBytes { observed, part } => {
+                ("shape.trailing_bytes", format!("{observed} after the {part}"), "none".to_string())
+            }
+            Self::Truncated { part } => {
+                ("shape.truncated", format!("{part} cut short"), "all of it".to_string())
+            }
+            Self::Unbound { part } => {
+                ("shape.unbound", format!("another {part}"), "the one the report names".to_string())
+            }
+            Self::Unknown { field, observed } => {
+                ("shape.unknown", format!("{field} {observed:#x}"), "a known value".to_string())
+            }
+        };
+        Finding::new(id, observed, required)
+    }
 }
 
 /// A fixed-size piece of a layout, little-endian where it is a number.

@@ -41,21 +41,24 @@ fn rejects_a_policy_that_leaves_any_check_out() {
     for line in STRICT.lines() {
         let Some((name, _)) = line.split_once('=') else { continue };
         let name = name.trim();
-        if name.is_empty() || name == "tcb_floor" || name.contains(['#', ' ', '{']) {
+        if name.is_empty()
+            || ["tcb_floor", "evaluation_number"].contains(&name)
+            || name.contains(['#', ' ', '{'])
+        {
             continue;
         }
         let without = STRICT.replacen(&format!("{line}\n"), "", 1);
         assert!(problem(&without).contains(&format!("missing field `{name}`")), "{name}");
         names += 1;
     }
-    assert_eq!(names, 4 + 28 + 17);
+    assert_eq!(names, 4 + 32 + 23 + 11 + 10);
 }
 
 #[test]
 fn rejects_checks_it_does_not_know() {
     let policy = STRICT.replace("[tdx]", "[tdx]\nspeed = { require = \"on\" }");
     assert!(problem(&policy).contains("unknown field `speed`"));
-    assert!(problem(&format!("{STRICT}\n[gpu]\n")).contains("unknown field `gpu`"));
+    assert!(problem(&format!("{STRICT}\n[dpu]\n")).contains("unknown field `dpu`"));
 }
 
 #[test]
@@ -85,7 +88,24 @@ fn rejects_requirements_it_cannot_read() {
             "expected a cpu",
         ),
         ("tdx.xfam", "{ require = \"0xe7\" }", "16 hexadecimal digits"),
-        ("tdx.evaluation_number", "{ require = -1 }", "invalid value"),
+        ("gpu.driver", "{ require = [] }", "expected driver versions"),
+        ("gpu.driver", "{ require = [\"550\"] }", "expected driver versions"),
+        ("gpu.vbios", "{ require = [\"96.00.9G.00.01\"] }", "expected vbios versions"),
+        ("gpu.modes", "{ require = [\"off\"] }", "unknown variant `off`"),
+        ("gpu.fwid", "{ require = \"maybe\" }", "expected \"present\""),
+        ("nvswitch.topology", "{ require = \"any\" }", "expected \"complete\""),
+        ("tdx.evaluation_number", "{ require = -1 }", "expected a number or a list"),
+        ("tdx.evaluation_number", "{ require = [] }", "expected a number or a list"),
+        (
+            "tdx.evaluation_number",
+            "{ require = [{ since = \"2026-13-01\", least = 1 }] }",
+            "expected a number or a list",
+        ),
+        ("tdx.tcb_status", "{ require = [\"Revoked\"] }", "unknown variant `Revoked`"),
+        ("tdx.mr_owner", "{ require = \"any\" }", "expected \"zero\" or a list of 48 bytes"),
+        ("tdx.mr_owner", "{ require = [\"00\"] }", "expected \"zero\" or a list of 48 bytes"),
+        ("snp.crl", "{ require = \"stale\" }", "unknown variant `stale`"),
+        ("binding.challenge", "{ require = \"zero\" }", "unknown variant `zero`"),
     ] {
         let problem = problem(&with(STRICT, check, value));
         assert!(problem.contains(expected), "{check}: {problem}");
@@ -106,13 +126,22 @@ fn lists_what_it_waives_for_each_platform() {
     let checks = |tee| -> Vec<_> { policy.waived(tee).into_iter().map(|w| w.check).collect() };
     assert!(checks(Tee::Snp).contains(&"snp.author_key"));
     assert!(!checks(Tee::Snp).contains(&"tdx.smt"));
+    let devices = policy.waived_for_devices().into_iter().map(|w| w.check);
+    assert_eq!(devices.collect::<Vec<_>>(), ["gpu.chip", "nvswitch.chip"]);
     assert_eq!(
         checks(Tee::Tdx),
         [
             "binding.platform",
             "tdx.cached_keys",
             "tdx.dynamic_platform",
+            "tdx.mr_config_id",
             "tdx.mr_seam",
+            "tdx.mr_td",
+            "tdx.platform_instance",
+            "tdx.ppid",
+            "tdx.rtmr0",
+            "tdx.rtmr1",
+            "tdx.rtmr2",
             "tdx.smt",
             "tdx.tee_tcb_svn",
         ]

@@ -223,9 +223,15 @@ mod judged {
             other => panic!("{other:?}"),
         };
         assert!(reason("trustee-v5-bt3-servicetd-90c06f").contains("No matching TCB level"));
-        assert!(reason("dcapqvl-v4-b0c06f-wrong-fmspc").contains("Fmspc mismatch"));
         let flaw =
             |id: &str| Case::find(&root, &format!("tdx/{id}")).trimmed().judge(&field_policy());
+        assert_eq!(
+            flaw("dcapqvl-v4-b0c06f-wrong-fmspc"),
+            Err(Rejection::Inauthentic(Inauthentic::Fmspc {
+                observed: "b0c06f000000".into(),
+                required: "90c06f000000".into(),
+            }))
+        );
         let role = Role::RevocationList;
         assert!(matches!(
             flaw("dcapqvl-v4-b0c06f-late"),
@@ -362,6 +368,62 @@ mod judged {
         case.collateral[0] = serde_json::to_vec(&collateral).unwrap();
         let policy = with(&field_policy(), "tdx.rtmr3", WAIVED);
         case.judge(&policy).unwrap();
+    }
+
+    #[test]
+    fn holds_an_event_log_to_the_registers_of_its_quote() {
+        let Some(root) = vectors() else { return };
+        let policy = with(&field_policy(), "tdx.rtmr3", WAIVED);
+        let log = |name: &str| read(&root, &format!("ccel/{name}"));
+        let mut dstack = Case::find(&root, "tdx/dstack-v4-rtmr3-90c06f").trimmed();
+        dstack.collateral.push(log("dstack-quote-report.json"));
+        dstack.judge(&policy).unwrap();
+        dstack.collateral[1] = log("gcp-cos113.ccel.bin");
+        assert_eq!(ids(dstack.judge(&policy)), ["tdx.event_log"]);
+        let mut google = Case::find(&root, "tdx/gcp-cos113-v4-00806f05").trimmed();
+        google.collateral.push(log("gcp-cos113.ccel.bin"));
+        assert_eq!(ids(google.judge(&policy)), ["binding.challenge"]);
+        let last = google.collateral[1].iter().rposition(|byte| ![0, 0xff].contains(byte)).unwrap();
+        google.collateral[1].truncate(last);
+        let rejection = google.judge(&policy).unwrap_err();
+        assert!(matches!(rejection, Rejection::Malformed(Malformed::Endorsement { .. })));
+    }
+
+    /// What `dcap-qvl` refuses we refuse; what it takes and we do not is for a check of ours.
+    #[test]
+    fn agrees_with_dcap_qvl_on_every_recorded_quote() {
+        use dcap_qvl::QuoteCollateralV3;
+        use dcap_qvl::verify::QuoteVerifier;
+
+        let Some(root) = vectors() else { return };
+        let policy = with(&field_policy(), "tdx.rtmr3", WAIVED);
+        for case in Case::all(&root) {
+            let Some(collateral) = case.collateral.first() else { continue };
+            let mut collateral: QuoteCollateralV3 = serde_json::from_slice(collateral).unwrap();
+            collateral.pck_certificate_chain = None;
+            let (quote, at) = (case.quote.clone(), case.at);
+            let theirs = QuoteVerifier::new_prod().verify(&quote, &collateral, at);
+            let case = case.trimmed();
+            let (id, ours) = (&case.id, case.judge(&policy));
+            match (&theirs, &ours) {
+                (Ok(theirs), Ok(ours)) => {
+                    let Tcb::Tdx(tcb) = ours.tcb() else { panic!("{id}") };
+                    assert_eq!(tcb.status, theirs.status, "{id}");
+                    assert_eq!(tcb.advisories, theirs.advisory_ids, "{id}");
+                    assert_eq!(ours.platform_id(), theirs.ppid, "{id}");
+                }
+                // Theirs is no policy: it accepts any status and an unanswered challenge.
+                (Ok(theirs), Err(Rejection::Unacceptable(findings))) => {
+                    let ids = findings.ids();
+                    let outdated = theirs.status != "UpToDate";
+                    assert_eq!(ids.contains(&"tdx.tcb_status"), outdated, "{id}");
+                    assert!(outdated || ids == ["binding.challenge"], "{id}: {ids:?}");
+                }
+                (Ok(_), Err(flaw)) => panic!("{id}: they accept, we say {flaw}"),
+                (Err(_), Err(_)) => {}
+                (Err(flaw), Ok(_)) => panic!("{id}: we accept, they say {flaw}"),
+            }
+        }
     }
 
     #[test]

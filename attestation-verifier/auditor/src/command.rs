@@ -1,7 +1,10 @@
 //! One file per verb.
 
 pub mod appraise;
+pub mod endorse;
 pub mod epsilon;
+pub mod explain;
+mod input;
 pub mod replay;
 pub mod verify;
 

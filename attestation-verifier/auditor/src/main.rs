@@ -21,8 +21,12 @@ struct Cli {
 enum Verb {
     /// Judge evidence under a policy
     Appraise(Box<command::appraise::Arguments>),
+    /// Say what to fetch for evidence, and keep what was fetched
+    Endorse(command::endorse::Arguments),
     /// Recompute the privacy loss of a mechanism
     Epsilon(command::epsilon::Arguments),
+    /// Print every field of a piece of evidence in words
+    Explain(command::explain::Arguments),
     /// Recompute and explain the launch measurement of an image
     Replay(command::replay::Arguments),
     /// Write a page about a receipt that a person can read
@@ -34,7 +38,9 @@ enum Verb {
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Appraise(arguments) => command::appraise::run(&arguments),
+        Verb::Endorse(arguments) => command::endorse::run(&arguments),
         Verb::Epsilon(arguments) => command::epsilon::run(&arguments),
+        Verb::Explain(arguments) => command::explain::run(&arguments),
         Verb::Replay(arguments) => command::replay::run(&arguments),
         Verb::Report(arguments) => command::verify::report(&arguments),
         Verb::Verify(arguments) => command::verify::run(&arguments),

@@ -184,4 +184,5 @@ fn appraise_rejects_what_is_no_report() {
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
     assert_eq!(json["verdict"], "rejected");
+    assert_eq!(json["findings"][0]["id"], "shape.length");
 }

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use measurement::octets::Octets;
 
-use crate::appraise::{Finding, Findings};
+use crate::appraise::Findings;
 use crate::endorsement::amd::{Claims, Revocation, Signer, SnpTcb};
-use crate::policy::{Firmware, Mitigations, Snp, Switch, TcbFloor};
+use crate::policy::{Crl, Firmware, Mitigations, Snp, Switch, TcbFloor};
 use crate::wire::snp::Body;
 
 // Guest policy (SEV-SNP ABI, table "Guest Policy").
@@ -25,13 +25,18 @@ const POLICY_PAGE_SWAP_DISABLED: u64 = 1 << 25;
 const POLICY_KNOWN: u64 = (1 << 26) - 1;
 
 // PLATFORM_INFO.
+const PLATFORM_SMT: u64 = 1;
 const PLATFORM_TSME: u64 = 1 << 1;
 const PLATFORM_ECC: u64 = 1 << 2;
 const PLATFORM_RAPL_DISABLED: u64 = 1 << 3;
 const PLATFORM_CIPHERTEXT_HIDING: u64 = 1 << 4;
 const PLATFORM_ALIAS_CHECK: u64 = 1 << 5;
 const PLATFORM_IOMMU: u64 = 1 << 6;
+const PLATFORM_TRUSTED_IO: u64 = 1 << 7;
 const PLATFORM_KNOWN: u64 = (1 << 8) - 1;
+
+/// Bit of `key_info`: AUTHOR_KEY_DIGEST is that of a key.
+const AUTHOR_KEY: u32 = 1;
 
 /// VMPL of a report that the host, not the guest, asked for.
 const HOST_REQUESTED: u32 = u32::MAX;
@@ -48,24 +53,19 @@ pub(super) fn judge(claims: &Claims, policy: &Snp, now: u64, findings: &mut Find
 /// No policy can waive these: evidence that fails them contradicts itself.
 fn judge_always(claims: &Claims, findings: &mut Findings) {
     let body = &claims.body;
-    let mut require = |holds: bool, id, observed: String, required: &str| {
-        if !holds {
-            findings.add(Finding::new(id, observed, required.to_string()));
-        }
-    };
-    require(
+    findings.require(
         body.vmpl != HOST_REQUESTED,
         "snp.host_requested",
-        "a report that the host asked for".to_string(),
+        || "a report that the host asked for".to_string(),
         "one that the guest asked for",
     );
     let [minor, major, ..] = body.policy.to_le_bytes();
     let abi = (major, minor) <= (body.current_major, body.current_minor);
     let reserved = body.policy & POLICY_RESERVED_ONE != 0 && body.policy & !POLICY_KNOWN == 0;
-    require(
+    findings.require(
         abi && reserved,
         "snp.guest_policy",
-        format!("{:#x}", body.policy),
+        || format!("{:#x}", body.policy),
         "bit 17 set, bits 26 and above clear, and an abi that the firmware has",
     );
     let Claims { reported, current, committed, launch, .. } = claims;
@@ -73,10 +73,14 @@ fn judge_always(claims: &Claims, findings: &mut Findings) {
         && committed.at_least(reported)
         && current.at_least(launch)
         && firmware(body).0 >= firmware(body).1;
-    require(
+    findings.require(
         in_order,
         "snp.tcb_order",
-        format!("reported {reported}, committed {committed}, launch {launch}, current {current}"),
+        || {
+            format!(
+                "reported {reported}, committed {committed}, launch {launch}, current {current}"
+            )
+        },
         "reported <= committed <= current and launch <= current",
     );
 }
@@ -97,8 +101,8 @@ fn judge_origin(claims: &Claims, policy: &Snp, now: u64, findings: &mut Findings
         let csp = claims.csp.as_deref().unwrap_or("absent");
         (claims.signer == Signer::Vlek && !accepted.has_text(csp)).then(|| csp.to_string())
     });
-    policy.crl().judge(findings, |_| match claims.revocation {
-        Revocation::Unknown => Some("absent".to_string()),
+    policy.crl().judge(findings, |required| match claims.revocation {
+        Revocation::Unknown => (*required == Crl::Fresh).then(|| "absent".to_string()),
         Revocation::Listed { this_update, next_update } => {
             let fresh = this_update <= now && now < next_update;
             (!fresh).then(|| format!("of {this_update} to {next_update}, now is {now}"))
@@ -119,7 +123,9 @@ fn judge_guest(body: &Body, policy: &Snp, findings: &mut Findings) {
         (has(POLICY_MIGRATE_MA) || agent).then(|| "possible".to_string())
     });
     policy.smt().judge(findings, |accepted| {
-        let smt = Switch::from(has(POLICY_SMT));
+        // The hardware refuses to launch a guest that forbids it where it is on; two signed
+        // witnesses are better than one.
+        let smt = Switch::from(has(POLICY_SMT) || body.platform_info & PLATFORM_SMT != 0);
         (!accepted.has(&smt)).then(|| smt.to_string())
     });
     policy.cxl().judge(findings, |_| has(POLICY_CXL).then(|| "allowed".to_string()));
@@ -153,6 +159,9 @@ fn judge_platform(body: &Body, policy: &Snp, findings: &mut Findings) {
     policy
         .rapl_disabled()
         .judge(findings, |_| lacks_either(PLATFORM_RAPL_DISABLED, POLICY_RAPL_DISABLED));
+    policy.trusted_io().judge(findings, |_| {
+        (body.platform_info & PLATFORM_TRUSTED_IO != 0).then(|| "possible".to_string())
+    });
     policy.tsme().judge(findings, |_| lacks(PLATFORM_TSME));
 }
 
@@ -219,12 +228,18 @@ fn unmitigated(body: &Body, required: &Mitigations) -> Option<String> {
     (!complete).then(|| format!("without bits {launch:?} at launch, {current:?} now"))
 }
 
-/// Who made the guest, where a policy asks.
+/// Who made the guest and where it runs, where a policy asks.
 fn judge_identity(body: &Body, policy: &Snp, findings: &mut Findings) {
     let author = Octets(body.author_key_digest);
-    policy
-        .author_key()
-        .judge(findings, |accepted| (!accepted.has(&author)).then(|| author.to_string()));
+    policy.author_key().judge(findings, |accepted| match body.key_info & AUTHOR_KEY {
+        0 => Some("absent".to_string()),
+        _ => (!accepted.has(&author)).then(|| author.to_string()),
+    });
+    let chip = Octets(body.chip_id);
+    policy.chip_id().judge(findings, |accepted| {
+        let hidden = body.chip_id == [0; 64];
+        (hidden || !accepted.has(&chip)).then(|| chip.to_string())
+    });
     let family = Octets(body.family_id);
     policy
         .family_id()
@@ -232,10 +247,15 @@ fn judge_identity(body: &Body, policy: &Snp, findings: &mut Findings) {
     policy
         .guest_svn()
         .judge(findings, |least| (body.guest_svn < *least).then(|| body.guest_svn.to_string()));
+    policy.host_data().judge(findings, |accepted| accepted.differs(&body.host_data));
     let key = Octets(body.id_key_digest);
     policy.id_key().judge(findings, |accepted| (!accepted.has(&key)).then(|| key.to_string()));
     let image = Octets(body.image_id);
     policy
         .image_id()
         .judge(findings, |accepted| (!accepted.has(&image)).then(|| image.to_string()));
+    let measurement = Octets(body.measurement);
+    policy
+        .measurement()
+        .judge(findings, |accepted| (!accepted.has(&measurement)).then(|| measurement.to_string()));
 }

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use measurement::octets::Octets;
 
 use crate::appraise::Findings;
+use crate::endorsement::EventLog;
 use crate::endorsement::intel::Verdict;
 use crate::policy::{Switch, Tdx};
 use crate::wire::tdx::Quote;
@@ -27,12 +28,36 @@ pub(super) fn judge(
     quote: &Quote<'_>,
     verdict: Option<&Verdict>,
     policy: &Tdx,
+    now: u64,
     findings: &mut Findings,
 ) {
     judge_attributes(quote, policy, findings);
     judge_registers(quote, policy, findings);
     if let Some(verdict) = verdict {
-        judge_platform(verdict, policy, findings);
+        judge_platform(verdict, policy, now, findings);
+    }
+}
+
+/// A log that came along must replay to the registers: whoever reads it must not be told a tale. No
+/// policy can waive it. RTMR3 may hold what the guest recorded without a log.
+pub(super) fn judge_event_logs(quote: &Quote<'_>, logs: &[EventLog], findings: &mut Findings) {
+    let report = &quote.report;
+    let registers = [&report.rtmr0, &report.rtmr1, &report.rtmr2, &report.rtmr3];
+    for log in logs {
+        let replayed = log.registers.iter().zip(registers).enumerate();
+        let differing: Vec<_> = replayed
+            .filter(|(index, (replayed, register))| match replayed {
+                Some(replayed) => replayed != *register,
+                None => *index < 3 && **register != [0; 48],
+            })
+            .map(|(index, _)| format!("rtmr{index}"))
+            .collect();
+        findings.require(
+            differing.is_empty(),
+            "tdx.event_log",
+            || format!("another {}", differing.join(", ")),
+            "a log that replays to the registers of the quote",
+        );
     }
 }
 
@@ -65,20 +90,30 @@ fn service_td(quote: &Quote<'_>) -> Option<String> {
         quote.extended.as_ref().map(|body| body.init_service_td_hash),
         quote.extended.as_ref().map(|body| body.current_service_td_hash),
     ];
-    let bound = hashes.into_iter().flatten().any(|hash| hash != [0; 48]);
+    let attributes = quote.extended.as_ref().is_some_and(|body| {
+        body.init_service_td_attributes != [0; 8] || body.current_service_td_attributes != [0; 8]
+    });
+    let bound = attributes || hashes.into_iter().flatten().any(|hash| hash != [0; 48]);
     (extended || bound).then(|| "bound".to_string())
 }
 
 fn judge_registers(quote: &Quote<'_>, policy: &Tdx, findings: &mut Findings) {
     let report = &quote.report;
-    let nonzero = |register: &[u8; 48]| (*register != [0; 48]).then(|| hex::encode(register));
-    policy.mr_owner().judge(findings, |_| nonzero(&report.mr_owner));
-    policy.mr_owner_config().judge(findings, |_| nonzero(&report.mr_owner_config));
-    policy.mr_seam().judge(findings, |accepted| {
-        let mr_seam = Octets(report.mr_seam);
-        (!accepted.has(&mr_seam)).then(|| mr_seam.to_string())
-    });
-    policy.rtmr3().judge(findings, |_| nonzero(&report.rtmr3));
+    policy.mr_config_id().judge(findings, |accepted| accepted.differs(&report.mr_config_id));
+    policy.mr_owner().judge(findings, |accepted| accepted.differs(&report.mr_owner));
+    policy.mr_owner_config().judge(findings, |accepted| accepted.differs(&report.mr_owner_config));
+    let registers = [
+        (policy.mr_seam(), report.mr_seam),
+        (policy.mr_td(), report.mr_td),
+        (policy.rtmr0(), report.rtmr0),
+        (policy.rtmr1(), report.rtmr1),
+        (policy.rtmr2(), report.rtmr2),
+    ];
+    for (check, register) in registers {
+        let register = Octets(register);
+        check.judge(findings, |accepted| (!accepted.has(&register)).then(|| register.to_string()));
+    }
+    policy.rtmr3().judge(findings, |accepted| accepted.differs(&report.rtmr3));
     policy.tee_tcb_svn().judge(findings, |least| {
         let relaunch = quote.relaunch.as_ref().map(|body| body.tee_tcb_svn2);
         let mut svns = [Some(report.tee_tcb_svn), relaunch].into_iter().flatten();
@@ -86,7 +121,7 @@ fn judge_registers(quote: &Quote<'_>, policy: &Tdx, findings: &mut Findings) {
     });
 }
 
-fn judge_platform(verdict: &Verdict, policy: &Tdx, findings: &mut Findings) {
+fn judge_platform(verdict: &Verdict, policy: &Tdx, now: u64, findings: &mut Findings) {
     policy.advisories().judge(findings, |accepted| {
         let open: Vec<_> = verdict
             .advisories
@@ -98,10 +133,27 @@ fn judge_platform(verdict: &Verdict, policy: &Tdx, findings: &mut Findings) {
     });
     policy.evaluation_number().judge(findings, |least| {
         let number = verdict.evaluation_number;
-        (number < *least).then(|| number.to_string())
+        (number < least.at(now)).then(|| number.to_string())
     });
+    let identities =
+        [(policy.ppid(), &verdict.ppid), (policy.platform_instance(), &verdict.instance)];
+    for (check, seen) in identities {
+        check.judge(findings, |accepted| {
+            let seen: Option<[u8; 16]> = seen.as_slice().try_into().ok();
+            match seen {
+                None => Some("absent".to_string()),
+                Some(seen) => (!accepted.has(&Octets(seen))).then(|| hex::encode(seen)),
+            }
+        });
+    }
     policy.tcb_status().judge(findings, |accepted| {
-        (!accepted.has(&verdict.status)).then(|| verdict.status.clone())
+        let current = verdict.current_status.iter().map(|status| ("now ", status));
+        let all = [("", &verdict.status)].into_iter().chain(current);
+        let refused: Vec<_> = all
+            .filter(|(_, status)| !accepted.has_status(status))
+            .map(|(when, status)| format!("{when}{status}"))
+            .collect();
+        (!refused.is_empty()).then(|| refused.join(", "))
     });
     let switches = [
         (policy.cached_keys(), verdict.cached_keys),

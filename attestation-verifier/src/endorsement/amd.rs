@@ -12,15 +12,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use measurement::manifest::Tee;
 use ring::signature::{
     ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::endorsement::{Certificate, Endorsements, RevocationList, Role};
+use crate::endorsement::{Certificate, Endorsements, RevocationList, Role, common_name};
 use crate::evidence::Inauthentic;
-use crate::root::{Anchor, Root};
+use crate::root::{Anchor, Platform, Root};
 use crate::wire::snp::{Body, Report};
 
 mod key;
@@ -44,7 +43,7 @@ impl Product {
     const ALL: [Self; 3] = [Self::Genoa, Self::Milan, Self::Turin];
 
     /// The name in AMD's certificates.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Genoa => "Genoa",
             Self::Milan => "Milan",
@@ -53,7 +52,7 @@ impl Product {
     }
 
     /// Which product a CPUID family and model are. Models not listed are unknown, not guessed.
-    fn of_cpu(family: u8, model: u8) -> Option<Self> {
+    pub(crate) fn of_cpu(family: u8, model: u8) -> Option<Self> {
         match (family, model) {
             (0x19, 0x00..=0x0f) => Some(Self::Milan),
             (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Self::Genoa),
@@ -124,7 +123,11 @@ pub struct SnpTcb {
 }
 
 impl SnpTcb {
-    fn read(field: &'static str, product: Product, bytes: [u8; 8]) -> Result<Self, Inauthentic> {
+    pub(crate) fn read(
+        field: &'static str,
+        product: Product,
+        bytes: [u8; 8],
+    ) -> Result<Self, Inauthentic> {
         let (tcb, reserved) = match (product, bytes) {
             (Product::Turin, [fmc, bootloader, tee, snp, a, b, c, microcode]) => {
                 (Self { fmc, bootloader, tee, snp, microcode }, [a, b, c, 0])
@@ -185,21 +188,53 @@ pub(crate) struct Claims {
     pub(crate) launch: SnpTcb,
 }
 
-/// Establishes that `report` comes from hardware under one of `anchors`.
-pub(crate) fn authenticate(
-    report: Report<'_>,
+/// A key that signs reports, and what stands behind it: what AMD's certificates say before any report
+/// is looked at. Verified once, it serves every report of the chip until a certificate expires.
+#[derive(Clone)]
+pub(crate) struct Endorsed {
+    root: Root,
+    certificate: KeyCertificate,
+    /// P-384, uncompressed.
+    key: Vec<u8>,
+    revocation: Revocation,
+    /// When all of the certificates are valid, in seconds since 1970, both ends included.
+    pub(crate) valid: (u64, u64),
+}
+
+/// Establishes that the endorsements lead from a key to one of `anchors`.
+pub(crate) fn endorse(
     endorsements: &Endorsements,
     anchors: &[Anchor],
     now: u64,
-) -> Result<Claims, Inauthentic> {
+) -> Result<Endorsed, Inauthentic> {
+    if !endorsements.collateral.is_empty() || !endorsements.documents.is_empty() {
+        return Err(Inauthentic::Surplus { role: Role::TcbSigner });
+    }
+    if endorsements.event_logs > 0 {
+        return Err(Inauthentic::Surplus { role: Role::EventLog });
+    }
     let chain = Chain::sort(&endorsements.certificates)?;
     let anchor = chain.anchor(anchors)?;
     check_dates(Role::Root, &anchor.certificate, now)?;
     chain.check_intermediate(now)?;
     let lists = &endorsements.revocation_lists;
     let revocation = check_revocation(lists, &anchor.certificate, chain.intermediate)?;
-    let key = KeyCertificate::read(chain.key, chain.intermediate, now)?;
+    let certificate = KeyCertificate::read(chain.key, chain.intermediate, now)?;
+    let all = [&anchor.certificate, chain.intermediate, chain.key];
+    let from = all.iter().map(|certificate| certificate.not_before).max();
+    let until = all.iter().map(|certificate| certificate.not_after).min();
+    Ok(Endorsed {
+        root: anchor.root.clone(),
+        certificate,
+        key: chain.key.key.clone(),
+        revocation,
+        valid: (from.unwrap_or(u64::MAX), until.unwrap_or(0)),
+    })
+}
 
+/// Establishes that `report` comes from the hardware that holds the endorsed key.
+pub(crate) fn authenticate(report: Report<'_>, endorsed: &Endorsed) -> Result<Claims, Inauthentic> {
+    let key = &endorsed.certificate;
     let body = report.body;
     key.check_signer(&body)?;
     key.check_product(&body)?;
@@ -207,25 +242,48 @@ pub(crate) fn authenticate(
     let reported = SnpTcb::read("reported tcb", product, body.reported_tcb)?;
     key.check_tcb(&reported)?;
     key.check_chip(&body.chip_id)?;
-    verify(
-        &ECDSA_P384_SHA384_FIXED,
-        &chain.key.key,
-        report.signed,
-        &report.signature,
-        "snp report",
-    )?;
+    let algorithm = &ECDSA_P384_SHA384_FIXED;
+    verify(algorithm, &endorsed.key, report.signed, &report.signature, "snp report")?;
     Ok(Claims {
-        root: anchor.root.clone(),
+        root: endorsed.root.clone(),
         product,
         signer: key.signer,
-        csp: key.csp,
-        revocation,
+        csp: key.csp.clone(),
+        revocation: endorsed.revocation,
         reported,
         current: SnpTcb::read("current tcb", product, body.current_tcb)?,
         committed: SnpTcb::read("committed tcb", product, body.committed_tcb)?,
         launch: SnpTcb::read("launch tcb", product, body.launch_tcb)?,
         body,
     })
+}
+
+/// The place that a certificate would take for a report, unjudged: none when it has none.
+pub(super) fn place(certificate: &Certificate, body: &Body) -> Option<Role> {
+    if certificate.key_algorithm == P384_KEY {
+        return KeyCertificate::seems_for(certificate, body).then_some(Role::Key);
+    }
+    let signer = if (body.key_info >> 2) & 0b111 == 1 { Signer::Vlek } else { Signer::Vcek };
+    let name = certificate.common_name()?;
+    let products = || Product::ALL.into_iter().filter(|product| may_be(*product, body));
+    if certificate.is_self_issued() {
+        let root = |product: Product| name.strip_prefix("ARK-") == Some(product.name());
+        return products().any(root).then_some(Role::Root);
+    }
+    let own = |product: Product| name.strip_prefix(signer.issuer_prefix()) == Some(product.name());
+    products().any(own).then_some(Role::Intermediate)
+}
+
+/// Whether a list would be asked about a report's chain, unjudged.
+pub(super) fn seems_asked(list: &RevocationList, body: &Body) -> bool {
+    let name = common_name(&list.issuer).unwrap_or_default();
+    let own = |product: Product| name.strip_prefix("ARK-") == Some(product.name());
+    Product::ALL.into_iter().any(|product| may_be(product, body) && own(product))
+}
+
+/// From version 3 on a report says its product.
+fn may_be(product: Product, body: &Body) -> bool {
+    body.version < 3 || Product::of_cpu(body.cpuid_family, body.cpuid_model) == Some(product)
 }
 
 /// The certificates in their places.
@@ -265,7 +323,7 @@ impl<'a> Chain<'a> {
     fn anchor(&self, anchors: &'a [Anchor]) -> Result<&'a Anchor, Inauthentic> {
         let named: Vec<_> = anchors
             .iter()
-            .filter(|anchor| anchor.tee == Tee::Snp)
+            .filter(|anchor| anchor.platform == Platform::Snp)
             .filter(|anchor| anchor.certificate.subject == self.intermediate.issuer)
             .filter(|anchor| self.root.is_none_or(|root| root.der == anchor.certificate.der))
             .collect();

@@ -7,26 +7,49 @@
 //! 2. The attestation key is the one the QE's report vouches for, whose tail is zero.
 //! 3. The names in the chains are those of their places.
 //! 4. Both revocation lists come from the issuers they must, and are of today.
-//! 5. PCE id, evaluation numbers, and the dates of everything.
+//! 5. TCB info and QE identity are of the one kind and version that is known, and within budget.
+//! 6. PCE id, evaluation numbers, and the dates of everything.
 //!
-//! A PCK chain inside the collateral is never used: the quote carries its own.
+//! A PCK chain inside the collateral is never used: the quote carries its own. The collateral may also
+//! come in the pieces that Intel's service hands out.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+
 use crate::evidence::Inauthentic;
 use crate::root::Root;
+use crate::wire::tdx::Quote;
 
 /// What Intel says about the platform behind a quote.
+#[derive(Clone)]
 pub(crate) struct Verdict {
     /// Intel's word, as in "UpToDate".
     pub(crate) status: String,
     pub(crate) advisories: Vec<String>,
+    /// Intel's word for what runs now, where the module was replaced under the running TD. It says
+    /// nothing in `status` unless it is better.
+    pub(crate) current_status: Option<String>,
     pub(crate) evaluation_number: u64,
     pub(crate) ppid: Vec<u8>,
+    /// The platform instance id; empty for a platform of one package.
+    pub(crate) instance: Vec<u8>,
     pub(crate) cached_keys: bool,
     pub(crate) dynamic_platform: bool,
     pub(crate) smt: bool,
+    /// When all of the collateral and all certificates are valid, in seconds since 1970, both ends
+    /// included.
+    pub(crate) valid: (u64, u64),
+}
+
+/// The quote's own signature, by the attestation key that was judged with it.
+pub(crate) fn verify_quote(quote: &Quote<'_>) -> Result<(), Inauthentic> {
+    let mut key = Vec::from([0x04]);
+    key.extend_from_slice(&quote.attestation_key);
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
+        .verify(quote.signed, &quote.signature)
+        .map_err(|_| Inauthentic::Signature { over: "quote" })
 }
 
 /// The outcome for a quote that is genuine.
@@ -65,26 +88,30 @@ pub(crate) use collateral::authenticate;
 
 #[cfg(feature = "tdx-collateral")]
 mod collateral {
+    use alloc::borrow::Cow;
     use alloc::format;
-    use alloc::string::ToString;
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
 
     use dcap_qvl::verify::QuoteVerifier;
     use dcap_qvl::{PckCertFlag, QuoteClaims, QuoteCollateralV3, QuotePolicy};
     use measurement::digest::sha256;
-    use measurement::manifest::Tee;
     use serde::Deserialize;
 
     use super::{Judged, Verdict};
     use crate::endorsement::amd::check_dates;
+    use crate::endorsement::pieces;
     use crate::endorsement::{
-        Certificate, Collateral, Endorsements, RevocationList, Role, read_pem,
+        Certificate, Collateral, Endorsements, RevocationList, Role, budget, is_canonical_pem,
+        read_pem,
     };
     use crate::evidence::Inauthentic;
-    use crate::root::Anchor;
+    use crate::root::{Anchor, Platform};
     use crate::wire::tdx::Quote;
 
     /// What `dcap-qvl` says last, when all else about a quote has been verified.
-    const ATTRIBUTE_REFUSALS: [&str; 3] = [
+    const ATTRIBUTE_REFUSALS: [&str; 4] = [
+        "SERVTD_EXT is enabled",
         "Reserved bits in TD attributes are set",
         "SEPT_VE_DISABLE is not enabled",
         "TD migration is enabled",
@@ -96,25 +123,17 @@ mod collateral {
         anchors: &[Anchor],
         now: u64,
     ) -> Result<Judged, Inauthentic> {
-        let role = Role::TcbSigner;
-        let collateral = match endorsements.collateral.as_slice() {
-            [] => return Err(Inauthentic::Missing { role }),
-            [collateral] => collateral,
-            _ => return Err(Inauthentic::Surplus { role }),
-        };
-        if !endorsements.certificates.is_empty() {
-            return Err(Inauthentic::Surplus { role: Role::Key });
-        }
-        if !endorsements.revocation_lists.is_empty() {
-            return Err(Inauthentic::Surplus { role: Role::RevocationList });
-        }
         let chain = PckChain::read(quote.pck_chain)?;
         let anchor = chain.anchor(anchors)?;
+        let collateral = &match pieces::whole(endorsements)? {
+            Some(collateral) => Cow::Borrowed(collateral),
+            None => Cow::Owned(pieces::assemble(endorsements, &chain.pck.issuer, anchor)?),
+        };
         check_attestation_key(quote)?;
         chain.check(now)?;
         check_tcb_signers(collateral, now)?;
-        check_revocation_lists(collateral, &chain, now)?;
-        let evaluation_number = check_evaluation_numbers(collateral)?;
+        let lists_until = check_revocation_lists(collateral, &chain, now)?;
+        let tcb_info = check_documents(collateral)?;
 
         let verifier = QuoteVerifier::new(anchor.certificate.der.clone())
             .allow_debug(true)
@@ -122,12 +141,15 @@ mod collateral {
         let policy = QuotePolicy::claims_only(now);
         match verifier.verify_with_policy(quote.bytes, qvl(collateral), now, &policy) {
             Ok(claims) => {
-                check_claims(&claims, collateral, now)?;
-                let verdict = verdict(claims, evaluation_number);
+                check_claims(&claims, &tcb_info, now)?;
+                let verdict = verdict(claims, tcb_info.tcb_evaluation_data_number, lists_until);
                 Ok(Judged::Genuine(anchor.root.clone(), verdict))
             }
             Err(error) => {
                 let last = error.root_cause().to_string();
+                if last == "Fmspc mismatch" {
+                    return Err(other_fmspc(&chain.pck, &tcb_info));
+                }
                 let refusal = Inauthentic::Collateral { reason: format!("{error:#}") };
                 if ATTRIBUTE_REFUSALS.contains(&last.as_str()) {
                     Ok(Judged::AttributesRefused(refusal))
@@ -149,8 +171,13 @@ mod collateral {
         fn read(pem: &[u8]) -> Result<Self, Inauthentic> {
             let role = Role::Key;
             let unusable = |problem| Inauthentic::Unusable { role, problem };
-            // Intel's quoting library counts the C string's NUL in.
+            // Nothing signs this text: it has one accepted form, or a quote would have many. Intel's
+            // quoting library counts the C string's NUL in.
+            let text = pem.strip_suffix(b"\n\0").unwrap_or(pem.strip_suffix(b"\n").unwrap_or(pem));
             let blocks = read_pem(pem.strip_suffix(b"\0").unwrap_or(pem)).map_err(unusable)?;
+            if !is_canonical_pem(text, &blocks) {
+                return Err(unusable("is not in the one accepted form of PEM"));
+            }
             let [pck, ca, root] = blocks.as_slice() else {
                 return Err(unusable("is not in a chain of three certificates"));
             };
@@ -161,7 +188,7 @@ mod collateral {
         fn anchor<'a>(&self, anchors: &'a [Anchor]) -> Result<&'a Anchor, Inauthentic> {
             anchors
                 .iter()
-                .filter(|anchor| anchor.tee == Tee::Tdx)
+                .filter(|anchor| anchor.platform == Platform::Tdx)
                 .find(|anchor| anchor.certificate.der == self.root.der)
                 .ok_or(Inauthentic::UnknownRoot)
         }
@@ -228,8 +255,9 @@ mod collateral {
         collateral: &Collateral,
         chain: &PckChain,
         now: u64,
-    ) -> Result<(), Inauthentic> {
+    ) -> Result<u64, Inauthentic> {
         let role = Role::RevocationList;
+        let mut until = u64::MAX;
         let lists = [
             (&collateral.root_ca_crl, &chain.root.subject),
             (&collateral.pck_crl, &chain.pck.issuer),
@@ -246,44 +274,83 @@ mod collateral {
             if now >= list.next_update {
                 return Err(Inauthentic::Expired { role, now, until: list.next_update });
             }
+            until = until.min(list.next_update.saturating_sub(1));
         }
-        Ok(())
+        Ok(until)
     }
 
-    /// What we read from both documents of the collateral beside what `dcap-qvl` reads.
+    /// What both documents say of themselves beside what `dcap-qvl` reads, which takes further versions.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Evaluation {
+    struct Facts {
+        id: String,
+        version: u32,
         tcb_evaluation_data_number: u64,
-        /// Only in the TCB info.
-        pce_id: Option<alloc::string::String>,
+        /// Only in the TCB info, like the two that follow.
+        fmspc: Option<String>,
+        pce_id: Option<String>,
+        /// How its components are compared.
+        tcb_type: Option<u32>,
     }
 
-    fn evaluation(json: &str) -> Result<Evaluation, Inauthentic> {
-        serde_json::from_str(json).map_err(|_| Inauthentic::Unusable {
-            role: Role::TcbSigner,
-            problem: "signs a document without tcbEvaluationDataNumber",
+    impl Facts {
+        fn read(text: &str) -> Result<Self, Inauthentic> {
+            let unusable = |problem| Inauthentic::Unusable { role: Role::TcbSigner, problem };
+            budget::check(text).map_err(unusable)?;
+            serde_json::from_str(text)
+                .map_err(|_| unusable("signs a document without id, version and evaluation number"))
+        }
+
+        /// The one kind and version that is known: another may give the same fields other meanings.
+        fn check(
+            &self,
+            document: &'static str,
+            (id, version, tcb_type): (&'static str, (u32, &'static str), Option<u32>),
+        ) -> Result<(), Inauthentic> {
+            let differs = |field, observed: String, required| {
+                Err(Inauthentic::Document { document, field, observed, required })
+            };
+            if self.id != id {
+                return differs("id", self.id.clone(), id);
+            }
+            if self.version != version.0 {
+                return differs("version", self.version.to_string(), version.1);
+            }
+            if self.tcb_type != tcb_type {
+                let observed = self.tcb_type.map_or("absent".into(), |kind| kind.to_string());
+                let required = if tcb_type.is_some() { "0" } else { "absent" };
+                return differs("tcbType", observed, required);
+            }
+            Ok(())
+        }
+    }
+
+    /// Both documents, of one evaluation: an old but unexpired half must not be mixed with a new one.
+    fn check_documents(collateral: &Collateral) -> Result<Facts, Inauthentic> {
+        let tcb_info = Facts::read(&collateral.tcb_info)?;
+        let qe_identity = Facts::read(&collateral.qe_identity)?;
+        tcb_info.check("tcb info", ("TDX", (3, "3"), Some(0)))?;
+        qe_identity.check("qe identity", ("TD_QE", (2, "2"), None))?;
+        if tcb_info.tcb_evaluation_data_number == qe_identity.tcb_evaluation_data_number {
+            return Ok(tcb_info);
+        }
+        Err(Inauthentic::EvaluationNumbers {
+            tcb_info: tcb_info.tcb_evaluation_data_number,
+            qe_identity: qe_identity.tcb_evaluation_data_number,
         })
     }
 
-    /// Of one evaluation: an old but unexpired half must not be mixed with a new one.
-    fn check_evaluation_numbers(collateral: &Collateral) -> Result<u64, Inauthentic> {
-        let tcb_info = evaluation(&collateral.tcb_info)?.tcb_evaluation_data_number;
-        let qe_identity = evaluation(&collateral.qe_identity)?.tcb_evaluation_data_number;
-        if tcb_info == qe_identity {
-            Ok(tcb_info)
-        } else {
-            Err(Inauthentic::EvaluationNumbers { tcb_info, qe_identity })
+    fn other_fmspc(pck: &Certificate, tcb_info: &Facts) -> Inauthentic {
+        let observed = dcap_qvl::intel::parse_pck_extension(&pck.der).map(|pck| pck.fmspc);
+        let required = tcb_info.fmspc.as_deref().unwrap_or_default();
+        Inauthentic::Fmspc {
+            observed: observed.map_or(String::new(), hex::encode),
+            required: required.to_ascii_lowercase(),
         }
     }
 
-    fn check_claims(
-        claims: &QuoteClaims,
-        collateral: &Collateral,
-        now: u64,
-    ) -> Result<(), Inauthentic> {
-        let expected = evaluation(&collateral.tcb_info)?.pce_id;
-        let expected = expected.and_then(|text| hex::decode(text).ok());
+    fn check_claims(claims: &QuoteClaims, tcb_info: &Facts, now: u64) -> Result<(), Inauthentic> {
+        let expected = tcb_info.pce_id.as_ref().and_then(|text| hex::decode(text).ok());
         if expected.as_deref() != Some(claims.platform.pck.pce_id.as_slice()) {
             return Err(Inauthentic::PceId);
         }
@@ -298,18 +365,28 @@ mod collateral {
         Ok(())
     }
 
-    fn verdict(claims: QuoteClaims, evaluation_number: u64) -> Verdict {
-        let pck = claims.platform.pck;
+    fn verdict(claims: QuoteClaims, evaluation_number: u64, lists_until: u64) -> Verdict {
+        let valid = (claims.latest_issue_date, claims.earliest_expiration_date.min(lists_until));
+        let (pck, current) = (claims.platform.pck, claims.platform.current_tcb_level);
+        let mut advisories = claims.tcb.advisory_ids;
+        for advisory in current.iter().flat_map(|level| &level.advisory_ids) {
+            if !advisories.contains(advisory) {
+                advisories.push(advisory.clone());
+            }
+        }
         // A certificate of the processor CA has no flags: such a platform is of one package.
         let on = |flag| flag == PckCertFlag::True;
         Verdict {
             status: claims.tcb.status.to_string(),
-            advisories: claims.tcb.advisory_ids,
+            advisories,
+            current_status: current.map(|level| level.tcb_status.to_string()),
             evaluation_number,
             ppid: pck.ppid,
+            instance: pck.platform_instance_id.map(Vec::from).unwrap_or_default(),
             cached_keys: on(pck.cached_keys),
             dynamic_platform: on(pck.dynamic_platform),
             smt: on(pck.smt_enabled),
+            valid,
         }
     }
 

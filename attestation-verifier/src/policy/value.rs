@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 
+use der::DateTime;
 use measurement::octets::Octets;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -18,12 +19,6 @@ pub(crate) trait Describe {
 }
 
 impl Describe for u32 {
-    fn describe(&self) -> String {
-        format!("at least {self}")
-    }
-}
-
-impl Describe for u64 {
     fn describe(&self) -> String {
         format!("at least {self}")
     }
@@ -90,6 +85,185 @@ impl<T: fmt::Display> Describe for OneOf<T> {
         let items: Vec<_> = self.0.iter().map(T::to_string).collect();
         format!("one of [{}]", items.join(", "))
     }
+}
+
+/// What a register or digest must hold: `"zero"`, or one of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct Pinned<const N: usize>(Vec<Octets<N>>);
+
+impl<const N: usize> Pinned<N> {
+    /// What was seen instead.
+    pub(crate) fn differs(&self, seen: &[u8; N]) -> Option<String> {
+        (!self.0.contains(&Octets(*seen))).then(|| Octets(*seen).to_string())
+    }
+}
+
+impl<const N: usize> Describe for Pinned<N> {
+    fn describe(&self) -> String {
+        if self.0 == [Octets([0; N])] {
+            return "zero".to_string();
+        }
+        let items: Vec<_> = self.0.iter().map(Octets::to_string).collect();
+        format!("one of [{}]", items.join(", "))
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Pinned<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            List(Vec<String>),
+            Word(String),
+        }
+
+        let expected = || D::Error::custom(format!("expected \"zero\" or a list of {N} bytes"));
+        match Raw::deserialize(deserializer).map_err(|_| expected())? {
+            Raw::Word(word) if word == "zero" => Ok(Self(Vec::from([Octets([0; N])]))),
+            Raw::Word(_) => Err(expected()),
+            Raw::List(items) => {
+                let items = items.iter().map(|item| item.parse().map_err(|_| expected()));
+                items.collect::<Result<_, _>>().map(Self)
+            }
+        }
+    }
+}
+
+/// What evidence must speak for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Challenge {
+    /// A session: the report data is not zero.
+    Answered,
+    /// A session, or a launch: the report data or else HOST_DATA or MRCONFIGID is not zero.
+    AnsweredOrLaunched,
+}
+
+impl Describe for Challenge {
+    fn describe(&self) -> String {
+        match self {
+            Self::Answered => "answered",
+            Self::AnsweredOrLaunched => "answered or launched",
+        }
+        .to_string()
+    }
+}
+
+/// What is asked of a revocation list.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Crl {
+    /// It must come, and be of today.
+    Fresh,
+    /// If one comes it must be of today.
+    FreshIfGiven,
+}
+
+impl Describe for Crl {
+    fn describe(&self) -> String {
+        match self {
+            Self::Fresh => "fresh",
+            Self::FreshIfGiven => "fresh if given",
+        }
+        .to_string()
+    }
+}
+
+/// Intel's words for the state of a TCB. `Revoked` is not among them: no policy can accept it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+pub(crate) enum Status {
+    ConfigurationAndSWHardeningNeeded,
+    ConfigurationNeeded,
+    OutOfDate,
+    OutOfDateConfigurationNeeded,
+    SWHardeningNeeded,
+    TDRelaunchAdvised,
+    TDRelaunchAdvisedConfigurationNeeded,
+    UpToDate,
+}
+
+impl OneOf<Status> {
+    pub(crate) fn has_status(&self, seen: &str) -> bool {
+        self.0.iter().any(|accepted| accepted.to_string() == seen)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A floor that may rise with time: a number, or a list of numbers each with the day it begins.
+/// Evidence is judged by the floor of its time, so that an old record is not held to a newer one.
+#[derive(Clone, Debug)]
+pub(crate) struct DatedFloor(Vec<Dated>);
+
+#[derive(Clone, Copy, Debug)]
+struct Dated {
+    /// Seconds since 1970.
+    since: u64,
+    least: u64,
+}
+
+impl DatedFloor {
+    /// The floor at `now`: the one that began last.
+    pub(crate) fn at(&self, now: u64) -> u64 {
+        let begun = self.0.iter().filter(|dated| dated.since <= now);
+        begun.max_by_key(|dated| dated.since).map_or(u64::MAX, |dated| dated.least)
+    }
+}
+
+impl Describe for DatedFloor {
+    fn describe(&self) -> String {
+        let floors: Vec<_> = self
+            .0
+            .iter()
+            .map(|Dated { since, least }| match since {
+                0 => format!("at least {least}"),
+                since => format!("at least {least} since {since}"),
+            })
+            .collect();
+        floors.join(", ")
+    }
+}
+
+impl<'de> Deserialize<'de> for DatedFloor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct RawDated {
+            since: String,
+            least: u64,
+        }
+
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Ever(u64),
+            Dated(Vec<RawDated>),
+        }
+
+        let expected = || {
+            D::Error::custom("expected a number or a list of { since = \"2026-01-31\", least = 1 }")
+        };
+        match Raw::deserialize(deserializer).map_err(|_| expected())? {
+            Raw::Ever(least) => Ok(Self(Vec::from([Dated { since: 0, least }]))),
+            Raw::Dated(floors) if !floors.is_empty() => floors
+                .iter()
+                .map(|raw| Some(Dated { since: midnight(&raw.since)?, least: raw.least }))
+                .collect::<Option<_>>()
+                .map(Self)
+                .ok_or_else(expected),
+            Raw::Dated(_) => Err(expected()),
+        }
+    }
+}
+
+/// The first second of a day such as `2026-01-31`, in UTC.
+fn midnight(day: &str) -> Option<u64> {
+    let date: DateTime = format!("{day}T00:00:00Z").parse().ok()?;
+    Some(date.unix_duration().as_secs())
 }
 
 /// Off or on.

@@ -27,7 +27,7 @@ layout! {
         0x0c0 host_data: [u8; 32],
         0x0e0 id_key_digest: [u8; 48],
         0x110 author_key_digest: [u8; 48],
-        0x140 _report_id: [u8; 32],
+        0x140 report_id: [u8; 32],
         0x160 report_id_ma: [u8; 32],
         0x180 reported_tcb: [u8; 8],
         0x188 cpuid_family: u8,

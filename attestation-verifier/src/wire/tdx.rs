@@ -9,6 +9,8 @@
 //! data of type 5 (the PCK certificate chain as PEM). All lengths must meet exactly, and nothing
 //! may follow.
 
+use alloc::vec::Vec;
+
 use crate::wire::{Malformed, Reader, layout, zero};
 
 layout! {
@@ -28,8 +30,8 @@ layout! {
     TdReport, 0x248 {
         0x000 tee_tcb_svn: [u8; 16],
         0x010 mr_seam: [u8; 48],
-        0x040 _mr_signer_seam: [u8; 48],
-        0x070 _seam_attributes: u64,
+        0x040 mr_signer_seam: [u8; 48],
+        0x070 seam_attributes: u64,
         0x078 td_attributes: u64,
         0x080 xfam: u64,
         0x088 mr_td: [u8; 48],
@@ -55,16 +57,16 @@ layout! {
 layout! {
     /// What a body of type 4 adds to type 3: TDX 1.5 extended.
     Extended, 0xed {
-        0x00 _vm_id: u8,
-        0x01 _td_id: [u8; 32],
-        0x21 _device_info: [u8; 48],
+        0x00 vm_id: u8,
+        0x01 td_id: [u8; 32],
+        0x21 device_info: [u8; 48],
         0x51 init_service_td_hash: [u8; 48],
-        0x81 _init_service_td_attributes: [u8; 8],
+        0x81 init_service_td_attributes: [u8; 8],
         0x89 _init_cpu_svn: [u8; 16],
         0x99 _init_tee_tcb_svn: [u8; 16],
         0xa9 _init_tee_fmspc: [u8; 12],
         0xb5 current_service_td_hash: [u8; 48],
-        0xe5 _current_service_td_attributes: [u8; 8],
+        0xe5 current_service_td_attributes: [u8; 8],
     }
 }
 
@@ -81,10 +83,10 @@ layout! {
         0x030 _attributes: [u8; 16],
         0x040 _mr_enclave: [u8; 32],
         0x060 _reserved_060: [u8; 32],
-        0x080 _mr_signer: [u8; 32],
+        0x080 mr_signer: [u8; 32],
         0x0a0 _reserved_0a0: [u8; 96],
-        0x100 _isv_prod_id: u16,
-        0x102 _isv_svn: u16,
+        0x100 isv_prod_id: u16,
+        0x102 isv_svn: u16,
         0x104 _reserved_104: [u8; 60],
         0x140 key_digest: [u8; 32],
         0x160 key_digest_tail: [u8; 32],
@@ -110,7 +112,12 @@ pub(crate) struct Quote<'a> {
     pub(crate) report: TdReport,
     pub(crate) relaunch: Option<Relaunch>,
     pub(crate) extended: Option<Extended>,
+    /// Over `signed`: `r || s`, big-endian.
+    pub(crate) signature: [u8; 64],
     pub(crate) attestation_key: [u8; 64],
+    /// What stands behind the signature, and is the same for every quote of one quoting enclave:
+    /// attestation key, QE report and its signature, PCK chain.
+    pub(crate) authority: &'a [u8],
     pub(crate) qe_report: QeReport,
     pub(crate) qe_authentication: &'a [u8],
     /// PEM, as it arrived.
@@ -128,6 +135,26 @@ impl<'a> Quote<'a> {
             0 => Ok(quote),
             observed => Err(Malformed::TrailingBytes { part: "quote", observed }),
         }
+    }
+
+    /// All that Intel's judgement depends on beside the collateral and the time: what stands behind the
+    /// quote's signature, and what the quote says of module, attributes and service TDs. The
+    /// signature over it is another matter.
+    pub(crate) fn judged_by_intel(&self) -> Vec<u8> {
+        let report = &self.report;
+        let mut judged = Vec::with_capacity(self.authority.len().saturating_add(512));
+        judged.extend_from_slice(&report.tee_tcb_svn);
+        judged.extend_from_slice(&report.mr_signer_seam);
+        judged.extend_from_slice(&report.seam_attributes.to_le_bytes());
+        judged.extend_from_slice(&report.td_attributes.to_le_bytes());
+        judged.push(u8::from(self.relaunch.is_some()));
+        judged.push(u8::from(self.extended.is_some()));
+        if let Some(relaunch) = &self.relaunch {
+            judged.extend_from_slice(&relaunch.tee_tcb_svn2);
+            judged.extend_from_slice(&relaunch.mr_service_td);
+        }
+        judged.extend_from_slice(self.authority);
+        judged
     }
 
     /// Reads the quote at the start of `bytes`, and returns what follows it.
@@ -150,7 +177,9 @@ impl<'a> Quote<'a> {
             report,
             relaunch,
             extended,
+            signature: authority.signature,
             attestation_key: authority.attestation_key,
+            authority: authority.bytes,
             qe_report: authority.qe_report,
             qe_authentication: authority.qe_authentication,
             pck_chain: authority.pck_chain,
@@ -237,6 +266,8 @@ fn read<T>(
 
 /// What stands behind the quote's signature.
 struct Authority<'a> {
+    signature: [u8; 64],
+    bytes: &'a [u8],
     attestation_key: [u8; 64],
     qe_report: QeReport,
     qe_authentication: &'a [u8],
@@ -246,7 +277,8 @@ struct Authority<'a> {
 impl<'a> Authority<'a> {
     fn parse(signature_data: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(signature_data);
-        let _signature: [u8; 64] = reader.field("quote signature")?;
+        let signature = reader.field("quote signature")?;
+        let bytes = reader.rest();
         let attestation_key = reader.field("attestation key")?;
         let certification = certification(&mut reader, CERTIFICATION_QE_REPORT)?;
         reader.end("signature data")?;
@@ -258,7 +290,7 @@ impl<'a> Authority<'a> {
         let qe_authentication = reader.bytes("qe authentication data", len.into())?;
         let pck_chain = self::certification(&mut reader, CERTIFICATION_PCK_CHAIN)?;
         reader.end("qe certification data")?;
-        Ok(Self { attestation_key, qe_report, qe_authentication, pck_chain })
+        Ok(Self { signature, bytes, attestation_key, qe_report, qe_authentication, pck_chain })
     }
 }
 

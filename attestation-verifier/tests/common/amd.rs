@@ -258,21 +258,21 @@ fn name(common: &str) -> Vec<u8> {
     ])
 }
 
-fn time(unix: u64) -> Vec<u8> {
+pub fn time(unix: u64) -> Vec<u8> {
     let time =
         der::asn1::UtcTime::from_unix_duration(std::time::Duration::from_secs(unix)).unwrap();
     der::Encode::to_der(&time).unwrap()
 }
 
-fn bits(bytes: &[u8]) -> Vec<u8> {
+pub fn bits(bytes: &[u8]) -> Vec<u8> {
     tlv(0x03, &[&[0], bytes].concat())
 }
 
-fn seq(parts: &[&[u8]]) -> Vec<u8> {
+pub fn seq(parts: &[&[u8]]) -> Vec<u8> {
     tlv(0x30, &parts.concat())
 }
 
-fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
+pub fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
     let len = value.len();
     let header = match len {
         0..=0x7f => vec![tag, len as u8],
@@ -282,6 +282,6 @@ fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
     [header, value.to_vec()].concat()
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub fn hex(text: &str) -> Vec<u8> {
     hex::decode(text.split_whitespace().collect::<String>()).unwrap()
 }

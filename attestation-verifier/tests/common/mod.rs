@@ -22,10 +22,24 @@ use measurement::manifest::Tee;
 use measurement::octets::Octets;
 
 pub mod amd;
+#[cfg(feature = "tdx-collateral")]
+pub mod intel;
+pub mod nvidia;
 
-/// The vectors' folder. Absent, a developer's machine skips the test and CI fails it.
+/// The processors' vectors.
 pub fn vectors() -> Option<PathBuf> {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/cpu"));
+    folder("cpu")
+}
+
+/// The devices' vectors.
+pub fn gpu_vectors() -> Option<PathBuf> {
+    folder("gpu")
+}
+
+/// A folder of vectors. Absent, a developer's machine skips the test and CI fails it.
+fn folder(name: &str) -> Option<PathBuf> {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors"));
+    let root = root.join(name);
     if root.is_dir() {
         return Some(root);
     }
@@ -107,6 +121,12 @@ pub fn measured(tee: Tee, report: &[u8]) -> Measured {
             }
         }
     }
+}
+
+/// The ids of every reason, whichever step it comes from; none when it was accepted.
+pub fn reasons(result: &Result<AttestationResult, Rejection>) -> Vec<&'static str> {
+    let reasons = result.as_ref().err().map(Rejection::reasons).unwrap_or_default();
+    reasons.iter().map(attestation_verifier::appraise::Finding::id).collect()
 }
 
 /// The ids of the findings; panics when the rejection is of another kind.

@@ -13,6 +13,7 @@ use crate::evidence::Inauthentic;
 use crate::wire::snp::Body;
 
 /// What the certificate of a VCEK or VLEK says about the key.
+#[derive(Clone)]
 pub(super) struct KeyCertificate {
     pub(super) signer: Signer,
     pub(super) product: Product,
@@ -80,6 +81,28 @@ impl KeyCertificate {
             hardware_id: hardware_id_of(certificate, signer, product)?,
             csp: csp_of(certificate, signer)?,
         })
+    }
+
+    /// Whether a certificate says that its key signed such reports, of this chip at this TCB. Nothing is
+    /// verified: this only picks one certificate of many.
+    pub(super) fn seems_for(certificate: &Certificate, body: &Body) -> bool {
+        let read = || -> Result<bool, Inauthentic> {
+            let signer = signer_of(certificate)?;
+            let product = product_of(certificate, signer)?;
+            let key = Self {
+                signer,
+                product,
+                tcb: tcb_of(certificate, product)?,
+                hardware_id: hardware_id_of(certificate, signer, product)?,
+                csp: csp_of(certificate, signer)?,
+            };
+            key.check_signer(body)?;
+            key.check_product(body)?;
+            key.check_tcb(&SnpTcb::read("reported tcb", product, body.reported_tcb)?)?;
+            key.check_chip(&body.chip_id)?;
+            Ok(true)
+        };
+        read().unwrap_or(false)
     }
 
     /// The report, the key's certificate and its issuer must name one kind of signer.
