@@ -51,6 +51,14 @@ pub(super) const SCENES: &[&str] = &[
     "It took {n} days to get to {town}.",
     "On {day} there was no bus, and {name} walked to {place}.",
     "{name} is a {job} and likes {hobby}.",
+    "The train to {town} arrives within three hours.",
+    "{name} was second in the race, and came first within a year.",
+    "There is no charge for three days, says {name}.",
+    "{name} found a message attached to the {thing}.",
+    "Nothing is due this month, so {name} will try again.",
+    "The sky has now cleared, as {name} said.",
+    "{name} added details to the story and updated the end.",
+    "The ship arrives on {day}, and within three days it leaves.",
 ];
 
 /// What people talk about.
