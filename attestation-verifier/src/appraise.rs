@@ -20,11 +20,19 @@ use crate::root::Root;
 use crate::wire::snp::Report;
 use crate::wire::tdx::Quote;
 
+mod devices;
 mod finding;
+mod machine;
+mod measured;
 mod snp;
 mod tdx;
+mod topology;
+mod vouched;
 
+pub use devices::{DeviceResult, DevicesResult, ExpectedDevices};
 pub use finding::{Checked, Finding, Findings, Outcome, Rejection};
+pub use machine::{ExpectedMachine, MachineEvidence, MachineResult};
+pub(crate) use vouched::Vouched;
 
 /// Judges evidence by one policy.
 #[derive(Clone)]

@@ -8,10 +8,12 @@
 //! each time.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use measurement::digest::sha256;
 
+use crate::appraise::Vouched;
 use crate::endorsement::{amd, intel};
 use crate::policy::AppraisalPolicy;
 use crate::root::Root;
@@ -71,6 +73,8 @@ struct Entry {
 pub(crate) enum Held {
     /// A key of AMD's hierarchy.
     Snp(amd::Endorsed),
+    /// NVIDIA's devices of a machine, with their manifests.
+    Devices(Arc<Vouched>),
     /// A platform of Intel's, with its quoting enclave.
     Tdx(Root, intel::Verdict),
 }

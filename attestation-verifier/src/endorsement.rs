@@ -16,14 +16,21 @@ use crate::wire::Malformed;
 
 pub mod amd;
 mod budget;
+pub(crate) mod chain;
+pub(crate) mod device;
 mod eventlog;
 pub(crate) mod intel;
+pub(crate) mod manifest;
+pub mod nvidia;
+pub(crate) mod ocsp;
 mod pieces;
+pub(crate) mod revocation;
 mod sources;
 mod x509;
 
 use x509::{Extension, decode_base64};
 
+pub use device::{describe_for_devices, device_sources};
 pub(crate) use eventlog::EventLog;
 pub use sources::{Described, Source, describe, parts, slot, sources};
 pub(crate) use x509::Name;
@@ -40,13 +47,31 @@ const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Role {
+    /// NVIDIA's authority for a family of devices, as in "NVIDIA GH100 Identity".
+    DeviceFamily,
+    /// The certificate of one NVIDIA device, for life.
+    DeviceIdentity,
+    /// The certificate of the key that signs an NVIDIA device's reports.
+    DeviceKey,
+    /// NVIDIA's authority that certifies devices when they are made.
+    DeviceProvisioner,
     /// What a guest says was recorded in its registers.
     EventLog,
     /// The certificate that signs the key's certificate: ASK, ASVK, or Intel's PCK CA.
     Intermediate,
     /// The certificate of the key that signs evidence: VCEK, VLEK, or Intel's PCK certificate.
     Key,
-    /// The revocation list of the root.
+    /// NVIDIA's authority for the reference manifests of a product.
+    ManifestAuthority,
+    /// The certificate that signs the certificate of a manifest's signer.
+    ManifestIssuer,
+    /// The certificate of the key that signs a reference manifest.
+    ManifestSigner,
+    /// An answer about a certificate's revocation (RFC 6960).
+    OcspAnswer,
+    /// The certificate of the key that signs such answers.
+    OcspResponder,
+    /// The revocation list of the root, or of another authority.
     RevocationList,
     /// The trust anchor.
     Root,
@@ -54,16 +79,32 @@ pub enum Role {
     TcbSigner,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// The role in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeviceFamily => "device family certificate",
+            Self::DeviceIdentity => "device identity certificate",
+            Self::DeviceKey => "device key certificate",
+            Self::DeviceProvisioner => "device provisioner certificate",
             Self::EventLog => "event log",
             Self::Intermediate => "intermediate certificate",
             Self::Key => "key certificate",
+            Self::ManifestAuthority => "manifest authority certificate",
+            Self::ManifestIssuer => "manifest issuer certificate",
+            Self::ManifestSigner => "manifest signer certificate",
+            Self::OcspAnswer => "ocsp answer",
+            Self::OcspResponder => "ocsp responder certificate",
             Self::RevocationList => "revocation list",
             Self::Root => "root certificate",
             Self::TcbSigner => "tcb signing certificate",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the hardware says, before anyone has judged it.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::fmt;
 
 use measurement::manifest::Tee;
 use serde::Deserialize;
@@ -11,6 +13,8 @@ use crate::appraise::Finding;
 use crate::endorsement::Role;
 use crate::endorsement::amd::{Product, Signer};
 use crate::wire::{Malformed, hcl, snp, tdx, zero};
+
+pub mod device;
 
 /// A report or quote as it arrived. Nothing about it is believed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,9 +95,25 @@ pub fn unwrapped(bytes: &[u8]) -> Result<Wrapped<'_>, Malformed> {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum Inauthentic {
+    /// The sender says one architecture, the device's certificates another.
+    #[error("the evidence is labelled {labelled}, its certificates are of {certificates}")]
+    Architecture {
+        /// As labelled.
+        labelled: device::Architecture,
+        /// From the certificates.
+        certificates: device::Architecture,
+    },
     /// The quoting enclave vouches for another attestation key.
     #[error("the quoting enclave's report does not vouch for the attestation key")]
     AttestationKey,
+    /// A chain has another number of certificates than its hierarchy has levels.
+    #[error("a chain of {observed} certificates, its hierarchy has {required}")]
+    ChainLength {
+        /// Certificates seen.
+        observed: usize,
+        /// Certificates of such a chain.
+        required: usize,
+    },
     /// The chip that the report names is not the one its key belongs to.
     #[error("the report's chip id is not the hardware id of its key certificate")]
     ChipId,
@@ -116,6 +136,15 @@ pub enum Inauthentic {
         family: u8,
         /// CPUID model, extended model included.
         model: u8,
+    },
+    /// The device key was certified for another device than the one that certifies it.
+    #[error("the device key's certificate does not vouch for the device's identity key")]
+    DeviceIdentity,
+    /// A document is not the one whose digest is signed.
+    #[error("the digest of the {over} is not the one that is signed")]
+    Digest {
+        /// What is digested.
+        over: &'static str,
     },
     /// A document of Intel's is of another kind than its place asks for.
     #[error("{document} has {field} {observed}, required {required}")]
@@ -165,11 +194,28 @@ pub enum Inauthentic {
         /// From the TCB info, in hexadecimal.
         required: String,
     },
+    /// The firmware that signed the report is not the one whose key was certified.
+    #[error("the firmware id of the report is not the one of the device key's certificate")]
+    Fwid,
+    /// One of several devices or endorsements.
+    #[error("{place}: {flaw}")]
+    In {
+        /// Which one.
+        place: Place,
+        /// What is wrong with it.
+        flaw: Box<Inauthentic>,
+    },
     /// A certificate was not issued by the one above it.
     #[error("{role} names another issuer")]
     Issuer {
         /// Which one.
         role: Role,
+    },
+    /// The sender labels evidence with something that it does not say.
+    #[error("the label {label} is not what the report says")]
+    Label {
+        /// Which label.
+        label: &'static str,
     },
     /// A needed endorsement did not come.
     #[error("{role} is missing")]
@@ -193,6 +239,9 @@ pub enum Inauthentic {
     /// The PCE that certified the key is not the one the TCB info is about.
     #[error("the platform's pce id is not the one of the tcb info")]
     PceId,
+    /// A switch gives another device id than its certificate.
+    #[error("the switch's device id is not the one of its identity certificate")]
+    Pdi,
     /// The report says one product, its certificates another.
     #[error("the report is of a {report}, its certificates are of a {certificates}")]
     Product {
@@ -258,25 +307,52 @@ pub enum Inauthentic {
     },
 }
 
+/// Which one of several.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Place {
+    /// A device, by its position in the evidence, from zero.
+    Device(usize),
+    /// An endorsement, by its position in the list, from zero.
+    Endorsement(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(index) => write!(f, "device {index}"),
+            Self::Endorsement(index) => write!(f, "endorsement {index}"),
+        }
+    }
+}
+
 impl Inauthentic {
     /// The id of this flaw: `origin.` and a name that does not change.
     pub fn id(&self) -> &'static str {
         match self {
+            Self::Architecture { .. } => "origin.architecture",
             Self::AttestationKey => "origin.attestation_key",
+            Self::ChainLength { .. } => "origin.chain_length",
             Self::ChipId => "origin.chip_id",
             Self::Collateral { reason } => collateral_id(reason),
             Self::CouldNotJudge { .. } => "origin.could_not_judge",
             Self::Cpu { .. } => "origin.cpu",
+            Self::DeviceIdentity => "origin.device_identity",
+            Self::Digest { .. } => "origin.digest",
             Self::Document { .. } => "origin.document",
             Self::EvaluationNumbers { .. } => "origin.evaluation_numbers",
             Self::Expired { .. } => "origin.expired",
             Self::Extension { .. } => "origin.extension",
             Self::Fmspc { .. } => "origin.fmspc",
+            Self::Fwid => "origin.fwid",
+            Self::In { flaw, .. } => flaw.id(),
             Self::Issuer { .. } => "origin.issuer",
+            Self::Label { .. } => "origin.label",
             Self::Missing { .. } => "origin.missing",
             Self::NotSigned => "origin.not_signed",
             Self::NotYetValid { .. } => "origin.not_yet_valid",
             Self::PceId => "origin.pce_id",
+            Self::Pdi => "origin.pdi",
             Self::Product { .. } => "origin.product",
             Self::Revoked { .. } => "origin.revoked",
             Self::Signature { .. } => "origin.signature",
@@ -292,6 +368,12 @@ impl Inauthentic {
     /// This flaw as a finding.
     pub(crate) fn finding(&self) -> Finding {
         let (observed, required) = match self {
+            Self::Architecture { labelled, certificates } => {
+                (labelled.to_string(), certificates.to_string())
+            }
+            Self::ChainLength { observed, required } => {
+                (format!("{observed} certificates"), required.to_string())
+            }
             Self::Cpu { family, model } => {
                 (format!("family {family:#x} model {model:#x}"), "a known product".into())
             }
@@ -305,6 +387,10 @@ impl Inauthentic {
                 (format!("{role} until {until}"), format!("valid at {now}"))
             }
             Self::Fmspc { observed, required } => (observed.clone(), required.clone()),
+            Self::In { place, flaw } => {
+                let inner = flaw.finding();
+                (format!("{place}: {}", inner.observed()), inner.required().into())
+            }
             Self::NotYetValid { role, from, now } => {
                 (format!("{role} from {from}"), format!("valid at {now}"))
             }

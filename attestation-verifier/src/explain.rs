@@ -12,8 +12,11 @@ use serde::Serialize;
 use crate::evidence::Evidence;
 use crate::wire::Malformed;
 
+mod device;
 mod snp;
 mod tdx;
+
+pub use device::explain_device;
 
 /// One field of a piece of evidence.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

@@ -10,6 +10,7 @@ pub mod ear;
 pub mod endorsement;
 pub mod evidence;
 pub mod explain;
+pub mod nras;
 pub mod pin;
 pub mod policy;
 pub mod proof;

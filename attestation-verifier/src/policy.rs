@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::appraise::{Finding, Findings};
 use crate::endorsement::amd::{Product, Signer};
 use crate::endorsement::{Certificate, read_pem};
-use crate::root::{Anchor, Root, built_in};
+use crate::root::{Anchor, Platform, Root, built_in};
 
 mod value;
 
@@ -38,6 +38,8 @@ pub struct AppraisalPolicy {
     pub(crate) binding: Binding,
     pub(crate) snp: Option<Snp>,
     pub(crate) tdx: Option<Tdx>,
+    pub(crate) gpu: Option<Gpu>,
+    pub(crate) nvswitch: Option<NvSwitch>,
     pub(crate) anchors: Vec<Anchor>,
     digest: Digest<of::Policy>,
 }
@@ -55,7 +57,7 @@ impl AppraisalPolicy {
         let document: Document = toml::from_str(toml).map_err(|error| PolicyError::Syntax {
             problem: error.to_string().trim_end().to_string(),
         })?;
-        if document.snp.is_none() && document.tdx.is_none() {
+        if document.judges_nothing() {
             return Err(PolicyError::Empty);
         }
         Ok(Self {
@@ -63,6 +65,8 @@ impl AppraisalPolicy {
             binding: document.binding,
             snp: document.snp,
             tdx: document.tdx,
+            gpu: document.gpu,
+            nvswitch: document.nvswitch,
             digest: Digest::of(toml.as_bytes()),
         })
     }
@@ -87,6 +91,13 @@ impl AppraisalPolicy {
         });
         waived
     }
+
+    /// The checks this policy waives for devices, with its reasons.
+    pub fn waived_for_devices(&self) -> Vec<Waived> {
+        let mut waived: Vec<_> = self.gpu.iter().flat_map(Gpu::waived).collect();
+        waived.extend(self.nvswitch.iter().flat_map(NvSwitch::waived));
+        waived
+    }
 }
 
 /// A check that a policy switches off, and why.
@@ -103,7 +114,7 @@ pub struct Waived {
 #[non_exhaustive]
 pub enum PolicyError {
     /// It accepts nothing.
-    #[error("the policy has neither a section snp nor a section tdx")]
+    #[error("the policy has none of the sections snp, tdx, gpu and nvswitch")]
     Empty,
     /// A further root is unusable.
     #[error("root {name}: {problem}")]
@@ -165,6 +176,11 @@ pub(crate) struct Check<'a, T> {
 }
 
 impl<T: Describe> Check<'_, T> {
+    /// Whether the policy does not waive it.
+    pub(crate) fn is_required(&self) -> bool {
+        matches!(self.require, Require::This(_))
+    }
+
     /// Adds a finding when `fails` returns what it saw instead of what is required.
     pub(crate) fn judge(self, findings: &mut Findings, fails: impl FnOnce(&T) -> Option<String>) {
         match self.require {
@@ -203,7 +219,7 @@ macro_rules! checks {
                 }
             )*
 
-            fn waived(&self) -> Vec<Waived> {
+            pub(crate) fn waived(&self) -> Vec<Waived> {
                 let mut waived = Vec::new();
                 $(if let Require::Waived { because } = &self.$check {
                     waived.push(Waived {
@@ -385,6 +401,10 @@ checks! {
     }
 }
 
+mod device;
+
+pub(crate) use device::{Gpu, NvSwitch};
+
 /// The TOML document.
 #[derive(DeriveDeserialize)]
 #[serde(deny_unknown_fields)]
@@ -392,11 +412,17 @@ struct Document {
     binding: Binding,
     snp: Option<Snp>,
     tdx: Option<Tdx>,
+    gpu: Option<Gpu>,
+    nvswitch: Option<NvSwitch>,
     #[serde(default, rename = "root")]
     roots: Vec<NamedRoot>,
 }
 
 impl Document {
+    fn judges_nothing(&self) -> bool {
+        self.snp.is_none() && self.tdx.is_none() && self.gpu.is_none() && self.nvswitch.is_none()
+    }
+
     fn anchors(&self) -> Result<Vec<Anchor>, PolicyError> {
         let error = |name: &str, problem| PolicyError::Root { name: name.into(), problem };
         let mut anchors = built_in().map_err(|problem| error("built in", problem))?;
@@ -420,7 +446,7 @@ impl Document {
 struct NamedRoot {
     name: String,
     kind: RootKind,
-    platform: Tee,
+    platform: Platform,
     /// PEM.
     certificate: String,
 }
@@ -451,14 +477,15 @@ impl NamedRoot {
                 RootKind::Private => Root::Private(self.name.clone()),
                 RootKind::Simulated => Root::Simulated(self.name.clone()),
             },
-            tee: self.platform,
+            platform: self.platform,
             certificate,
         })
     }
 }
 
 /// The text of a policy that also believes one further root: `policy` with a `[[root]]` table
-/// appended. `kind` is `simulated` or `private`, `platform` is `snp` or `tdx`.
+/// appended. `kind` is `simulated` or `private`, `platform` is `snp`, `tdx`, `nvidia`
+/// (devices) or `nvidia-manifest`.
 ///
 /// ```
 /// let strict = attestation_verifier::policy::STRICT;

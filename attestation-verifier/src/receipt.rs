@@ -10,7 +10,8 @@
 //!    logged; root, image and SIMULATED are what the statement says.
 //! 7. The image's parts measure to what the evidence reports.
 //! 8. The accountant comes to the same ε, to the bit.
-//! 9. Adapter, sealed adapter, data set and base model are the ones named.
+//! 9. Adapter, sealed adapter, data set and base model are the ones named; the adapter holds the
+//!    manifest's LoRA parameters and nothing else.
 //!
 //! All findings are collected; a step is left out only where what it stands on is missing.
 
@@ -23,6 +24,7 @@ use measurement::receipt::{Bundle, Statement};
 use crate::appraise::AttestationResult;
 use crate::policy::Waived;
 
+mod adapter;
 mod finding;
 mod hardware;
 mod ledger;

@@ -6,7 +6,7 @@ use core::fmt;
 
 use measurement::digest::sha256;
 use measurement::manifest::Tee;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::endorsement::Certificate;
 
@@ -23,6 +23,14 @@ pub enum Root {
 }
 
 impl Root {
+    /// [`Root::word`] for NVIDIA's devices and reference manifests.
+    pub fn device_word(&self) -> String {
+        match self {
+            Self::BuiltIn => "NVIDIA".into(),
+            other => other.word(Tee::Snp),
+        }
+    }
+
     /// Whether what was judged under this root was only simulated.
     pub fn simulated(&self) -> bool {
         matches!(self, Self::Simulated(_))
@@ -54,37 +62,59 @@ impl fmt::Display for Root {
 #[derive(Clone)]
 pub(crate) struct Anchor {
     pub(crate) root: Root,
-    pub(crate) tee: Tee,
+    pub(crate) platform: Platform,
     pub(crate) certificate: Certificate,
+}
+
+/// What a root certificate vouches for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Platform {
+    /// NVIDIA's GPUs and switches.
+    Nvidia,
+    /// NVIDIA's reference manifests.
+    NvidiaManifest,
+    Snp,
+    Tdx,
 }
 
 /// A vendor's root: its certificate, and what its SHA-256 must be.
 struct Pinned {
-    tee: Tee,
+    platform: Platform,
     sha256: &'static str,
     der: &'static [u8],
 }
 
-const PINNED: [Pinned; 4] = [
+const PINNED: [Pinned; 6] = [
     Pinned {
-        tee: Tee::Snp,
+        platform: Platform::Snp,
         sha256: "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",
         der: include_bytes!("roots/amd-milan-ark.der"),
     },
     Pinned {
-        tee: Tee::Snp,
+        platform: Platform::Snp,
         sha256: "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1",
         der: include_bytes!("roots/amd-genoa-ark.der"),
     },
     Pinned {
-        tee: Tee::Snp,
+        platform: Platform::Snp,
         sha256: "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
         der: include_bytes!("roots/amd-turin-ark.der"),
     },
     Pinned {
-        tee: Tee::Tdx,
+        platform: Platform::Tdx,
         sha256: "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3",
         der: include_bytes!("roots/intel-sgx-root.der"),
+    },
+    Pinned {
+        platform: Platform::Nvidia,
+        sha256: "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48",
+        der: include_bytes!("roots/nvidia-device-root.der"),
+    },
+    Pinned {
+        platform: Platform::NvidiaManifest,
+        sha256: "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1",
+        der: include_bytes!("roots/nvidia-rim-root.der"),
     },
 ];
 
@@ -98,7 +128,8 @@ impl Pinned {
         if hex::encode(sha256(self.der)) != self.sha256 {
             return Err("a built-in root is not the pinned one");
         }
-        Ok(Anchor { root: Root::BuiltIn, tee: self.tee, certificate: Certificate::read(self.der)? })
+        let certificate = Certificate::read(self.der)?;
+        Ok(Anchor { root: Root::BuiltIn, platform: self.platform, certificate })
     }
 }
 
@@ -110,14 +141,24 @@ mod tests {
     fn the_built_in_roots_are_the_pinned_ones() {
         let anchors = built_in().unwrap();
         let names: Vec<_> = anchors.iter().map(|a| a.certificate.common_name().unwrap()).collect();
-        assert_eq!(names, ["ARK-Milan", "ARK-Genoa", "ARK-Turin", "Intel SGX Root CA"]);
+        assert_eq!(
+            names,
+            [
+                "ARK-Milan",
+                "ARK-Genoa",
+                "ARK-Turin",
+                "Intel SGX Root CA",
+                "NVIDIA Device Identity CA",
+                "NVIDIA CoRIM signing Root CA"
+            ]
+        );
     }
 
     #[test]
     fn rejects_a_built_in_root_with_a_flipped_bit() {
         let mut der = PINNED[1].der.to_vec();
         der[200] ^= 1;
-        let pinned = Pinned { tee: Tee::Snp, sha256: PINNED[1].sha256, der: der.leak() };
+        let pinned = Pinned { platform: Platform::Snp, sha256: PINNED[1].sha256, der: der.leak() };
         assert_eq!(pinned.anchor().err(), Some("a built-in root is not the pinned one"));
     }
 }

@@ -3,6 +3,7 @@
 //! One file per format, and each is the specification of what it reads: the table in the source is
 //! checked against its own offsets by the compiler. Nothing here knows whether bytes are genuine.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -11,9 +12,14 @@ use thiserror::Error;
 
 use crate::appraise::Finding;
 
+pub(crate) mod asn1;
 pub(crate) mod hcl;
+pub(crate) mod opaque;
+pub(crate) mod rim;
 pub(crate) mod snp;
+pub(crate) mod spdm;
 pub(crate) mod tdx;
+pub(crate) mod xml;
 
 /// Why bytes are not evidence, or not an endorsement.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -28,6 +34,14 @@ pub enum Malformed {
         observed: u32,
         /// The size of that type, in bytes.
         required: u32,
+    },
+    /// One of several devices.
+    #[error("device {index}: {flaw}")]
+    Device {
+        /// Position in the list of devices, from zero.
+        index: usize,
+        /// What is wrong with its evidence.
+        flaw: Box<Malformed>,
     },
     /// An endorsement is not what it appears to be.
     #[error("endorsement {index}: {problem}")]
@@ -52,6 +66,14 @@ pub enum Malformed {
     Reserved {
         /// The field.
         field: &'static str,
+    },
+    /// A text does not say what its format asks for.
+    #[error("{part} {problem}")]
+    Text {
+        /// The part.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// More bytes than any honest instance has.
     #[error("{part} is {observed} bytes, at most {limit} are read")]
@@ -100,6 +122,11 @@ impl Malformed {
             Self::BodySize { observed, required, .. } => {
                 ("shape.body_size", observed.to_string(), required.to_string())
             }
+            Self::Device { index, flaw } => {
+                let inner = flaw.finding();
+                let observed = format!("device {index}: {}", inner.observed());
+                return Finding::new(inner.id(), observed, inner.required().into());
+            }
             Self::Endorsement { .. } => {
                 ("shape.endorsement", self.to_string(), "a known endorsement".to_string())
             }
@@ -108,6 +135,9 @@ impl Malformed {
             }
             Self::Reserved { field } => {
                 ("shape.reserved", format!("{field} set"), "zero".to_string())
+            }
+            Self::Text { part, problem } => {
+                ("shape.text", format!("{part} {problem}"), "as its format asks".to_string())
             }
             Self::TooLong { observed, limit, .. } => {
                 ("shape.too_long", observed.to_string(), format!("at most {limit}"))

@@ -51,14 +51,14 @@ fn rejects_a_policy_that_leaves_any_check_out() {
         assert!(problem(&without).contains(&format!("missing field `{name}`")), "{name}");
         names += 1;
     }
-    assert_eq!(names, 4 + 32 + 23);
+    assert_eq!(names, 4 + 32 + 23 + 11 + 10);
 }
 
 #[test]
 fn rejects_checks_it_does_not_know() {
     let policy = STRICT.replace("[tdx]", "[tdx]\nspeed = { require = \"on\" }");
     assert!(problem(&policy).contains("unknown field `speed`"));
-    assert!(problem(&format!("{STRICT}\n[gpu]\n")).contains("unknown field `gpu`"));
+    assert!(problem(&format!("{STRICT}\n[dpu]\n")).contains("unknown field `dpu`"));
 }
 
 #[test]
@@ -88,6 +88,12 @@ fn rejects_requirements_it_cannot_read() {
             "expected a cpu",
         ),
         ("tdx.xfam", "{ require = \"0xe7\" }", "16 hexadecimal digits"),
+        ("gpu.driver", "{ require = [] }", "expected driver versions"),
+        ("gpu.driver", "{ require = [\"550\"] }", "expected driver versions"),
+        ("gpu.vbios", "{ require = [\"96.00.9G.00.01\"] }", "expected vbios versions"),
+        ("gpu.modes", "{ require = [\"off\"] }", "unknown variant `off`"),
+        ("gpu.fwid", "{ require = \"maybe\" }", "expected \"present\""),
+        ("nvswitch.topology", "{ require = \"any\" }", "expected \"complete\""),
         ("tdx.evaluation_number", "{ require = -1 }", "expected a number or a list"),
         ("tdx.evaluation_number", "{ require = [] }", "expected a number or a list"),
         (
@@ -120,6 +126,8 @@ fn lists_what_it_waives_for_each_platform() {
     let checks = |tee| -> Vec<_> { policy.waived(tee).into_iter().map(|w| w.check).collect() };
     assert!(checks(Tee::Snp).contains(&"snp.author_key"));
     assert!(!checks(Tee::Snp).contains(&"tdx.smt"));
+    let devices = policy.waived_for_devices().into_iter().map(|w| w.check);
+    assert_eq!(devices.collect::<Vec<_>>(), ["gpu.chip", "nvswitch.chip"]);
     assert_eq!(
         checks(Tee::Tdx),
         [

@@ -4,6 +4,7 @@
 //! its debit in the data set's ledger, and the share must match its commitment in the manifest.
 
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 use attestation_verifier::proof::{self, ProvenRelease};
 use attestation_verifier::protocol::{
@@ -84,6 +85,8 @@ pub struct Opened {
     pub attempt: u32,
     /// The root the custodian judged the evidence under, in one word.
     pub root: String,
+    /// When the lease ends, by this machine's own clock since it started.
+    pub lease: Instant,
 }
 
 /// The Ed25519 public key of a pair.
@@ -96,6 +99,14 @@ fn send<M: Message>(stream: &mut impl Write, message: &M) -> io::Result<Vec<u8>>
     stream.write_all(&protocol::frame(M::KIND, &body))?;
     stream.flush()?;
     Ok(body)
+}
+
+/// The end of a lease that a custodian grants until `not_after` by its clock, which showed `time`
+/// after `asked`: what the wall says here is the host's word, so only time that passes is counted.
+fn lease(asked: Instant, time: u64, not_after: u64) -> Result<Instant, SessionError> {
+    let length = not_after.checked_sub(time).map(Duration::from_secs);
+    let end = length.and_then(|length| asked.checked_add(length));
+    end.ok_or(SessionError::WrongRelease("lease"))
 }
 
 fn receive<M: Message>(stream: &mut impl Read) -> Result<(M, Vec<u8>), SessionError> {
@@ -127,6 +138,7 @@ impl Attester<'_> {
         let keys = Kem::ALL.map(|kem| RecipientKey::generate(kem, rng));
         let hello = self.hello(&keys, platform, rng);
         let hello_bytes = send(&mut channel, &hello)?;
+        let asked = Instant::now();
         let (challenge, challenge_bytes) = receive::<Challenge>(&mut channel)?;
         let key = self.check(&challenge, &keys)?;
         let session = Session {
@@ -153,6 +165,7 @@ impl Attester<'_> {
         };
         send(&mut channel, &evidence)?;
         let (release, release_bytes) = receive::<Release>(&mut channel)?;
+        let lease = lease(asked, challenge.time, release.not_after)?;
         let proven = self.prove(&release, custodian, index, &binding, challenge.attempt)?;
         let share = self.open(&release, &proven, index, &binding, &report_data, key)?;
         let message = Binding::confirmation(&release.id, &release_bytes);
@@ -172,6 +185,7 @@ impl Attester<'_> {
             session: binding.octets(),
             attempt: proven.debit.attempt,
             root: proven.release.root,
+            lease,
         })
     }
 
@@ -235,6 +249,7 @@ impl Attester<'_> {
             ("data key", logged.dek_id == manifest.dataset.key),
             ("signer", logged.signer == public_key(self.signer)),
             ("share", logged.share_index == index && release.index == index),
+            ("lease", logged.not_after == release.not_after),
             ("release id", logged.release_id == release.id),
             ("sealed share", logged.sealed_share == Hash32::<of::SealedShare>::of(&sealed)),
             ("attempt", debit.attempt == attempt),
@@ -309,5 +324,26 @@ impl Attester<'_> {
             return Err(SessionError::WrongRelease("countersignature"));
         }
         Ok(signature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_counted_from_before_the_challenge_by_what_passes_here() {
+        let asked = Instant::now();
+        let end = lease(asked, 1_800_000_000, 1_800_000_060).unwrap();
+        assert_eq!(end.duration_since(asked), Duration::from_secs(60));
+        assert_eq!(lease(asked, 7, 7).unwrap(), asked);
+    }
+
+    #[test]
+    fn refuses_a_lease_that_ended_before_it_began_or_never_ends() {
+        for (time, not_after) in [(8, 7), (0, u64::MAX)] {
+            let refused = lease(Instant::now(), time, not_after).unwrap_err();
+            assert!(matches!(refused, SessionError::WrongRelease("lease")), "{refused}");
+        }
     }
 }

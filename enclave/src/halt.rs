@@ -14,6 +14,9 @@ pub enum Halt {
     /// The sealed data set is not the manifest's.
     #[error("the sealed data set is not the manifest's")]
     Dataset,
+    /// The lease of the released shares has ended.
+    #[error("the lease of the released shares has ended")]
+    Lease,
     /// The launch blob or the manifest is not acceptable.
     #[error("the launch blob or its manifest is not acceptable")]
     Manifest,
@@ -39,6 +42,7 @@ impl Halt {
             Self::Base => Stage::HaltedBase,
             Self::Carrier => Stage::HaltedCarrier,
             Self::Dataset => Stage::HaltedDataset,
+            Self::Lease => Stage::HaltedLease,
             Self::Manifest => Stage::HaltedManifest,
             Self::Platform => Stage::HaltedPlatform,
             Self::Receipt => Stage::HaltedReceipt,

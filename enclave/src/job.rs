@@ -8,6 +8,7 @@
 //! data key is gone when training ends, and the records are gone before the receipt is written.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use attestation_verifier::evidence::Evidence;
 use attestation_verifier::pin::launched_with;
@@ -106,6 +107,7 @@ pub struct Trained {
 
 struct Releases {
     attempt: u32,
+    lease: Instant,
     claims: Vec<claims::ReleaseClaim>,
     proofs: Vec<claims::ReleaseProof>,
     root: String,
@@ -205,7 +207,9 @@ impl Releases {
     fn collect(opened: Vec<Opened>) -> Option<(Vec<Share>, Self)> {
         let first = opened.first()?;
         let (attempt, root) = (first.attempt, first.root.clone());
-        let mut all = Self { attempt, claims: vec![], proofs: vec![], root, sessions: vec![] };
+        let lease = opened.iter().map(|one| one.lease).min()?;
+        let mut all =
+            Self { attempt, lease, claims: vec![], proofs: vec![], root, sessions: vec![] };
         let mut shares = Vec::new();
         for one in opened {
             if one.attempt != all.attempt || one.root != all.root {
@@ -217,6 +221,11 @@ impl Releases {
             all.sessions.push(one.session);
         }
         Some((shares, all))
+    }
+
+    /// The first lease that ends ends the job: what it holds goes with it.
+    fn running(&self) -> Result<(), Halt> {
+        if Instant::now() <= self.lease { Ok(()) } else { Err(Halt::Lease) }
     }
 }
 
@@ -231,7 +240,7 @@ impl Job<Attested> {
     /// Reads the sealed data once, in order, into protected memory, and trains.
     ///
     /// # Errors
-    /// [`Halt::Dataset`], [`Halt::Base`], [`Halt::Training`], [`Halt::Carrier`].
+    /// [`Halt::Dataset`], [`Halt::Base`], [`Halt::Training`], [`Halt::Carrier`], [`Halt::Lease`].
     pub fn train(mut self, host: &mut HostPipe) -> Result<Job<Trained>, Halt> {
         let model = self.base(host)?;
         let training = self.manifest.training.clone();
@@ -253,6 +262,7 @@ impl Job<Attested> {
             Attempt::begin(&engine, start.clone(), &training, mechanism, secret, digest)
                 .map_err(|_| Halt::Training)?;
         for done in 1..=steps {
+            self.state.releases.running()?;
             attempt.step(&units).map_err(|_| Halt::Training)?;
             if done % training.heartbeat == 0 {
                 host.event(Stage::Stepped, done, steps);
@@ -314,13 +324,15 @@ impl Job<Trained> {
     /// enough custodians have logged it.
     ///
     /// # Errors
-    /// [`Halt::Training`] from the gate, [`Halt::Platform`], [`Halt::Receipt`], [`Halt::Carrier`].
+    /// [`Halt::Training`] from the gate, [`Halt::Platform`], [`Halt::Receipt`], [`Halt::Carrier`],
+    /// [`Halt::Lease`].
     pub fn receipt(
         mut self,
         platform: &mut dyn Platform,
         host: &mut HostPipe,
         relay: &mut RelayPipe,
     ) -> Result<(), Halt> {
+        self.state.releases.running()?;
         let simulated = self.state.releases.root == claims::SIMULATED;
         let gated = Gated::adapter(&self.manifest, &self.state.adapter, simulated)?;
         let (sealed_adapter, shares) = self.seal(&gated)?;
@@ -338,6 +350,7 @@ impl Job<Trained> {
         closing.endorsements.extend_from_slice(&self.endorsements);
         let expected = measurement::log::Receipt {
             attempt: self.state.releases.attempt,
+            closing: closing.digest(),
             job: self.manifest.job,
             sealed_adapter: Hash32::of(&sealed_adapter),
             statement: Digest::of(&payload),

@@ -116,6 +116,7 @@ pub const fn name(stage: Stage) -> &'static str {
         Stage::HaltedDataset => "halted-dataset",
         Stage::HaltedTraining => "halted-training",
         Stage::HaltedReceipt => "halted-receipt",
+        Stage::HaltedLease => "halted-lease",
     }
 }
 

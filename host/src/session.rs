@@ -317,6 +317,7 @@ pub const fn explain(stage: Stage) -> &'static str {
         Stage::HaltedDataset => "the sealed data set is not the one the manifest names",
         Stage::HaltedTraining => "training cannot be done as the manifest says",
         Stage::HaltedReceipt => "the ledger did not log the receipt",
+        Stage::HaltedLease => "the lease of the released shares has ended",
         _ => "the job goes on",
     }
 }

@@ -121,7 +121,11 @@ where
     let mut outputs = BTreeMap::new();
     while let Some(frame) = pipe::read(&mut pipe).await? {
         match (frame.kind, frame.payload.as_slice()) {
-            (Kind::Want, &[item]) => bring(&mut pipe, stock.items.get(&item)).await?,
+            (Kind::Want, &[item]) => match bring(&mut pipe, stock.items.get(&item)).await {
+                // Whoever refuses an item hangs up in its middle; why is still to be read.
+                Err(SupplyError::Pipe(_)) => (),
+                brought => brought?,
+            },
             (Kind::Output, &[item]) => {
                 let item = Item::from_code(item).ok_or_else(|| frame.out_of_place())?;
                 let path = stock.output(item).ok_or_else(|| frame.out_of_place())?;

@@ -275,6 +275,22 @@ mod supplying {
     }
 
     #[tokio::test]
+    async fn hears_why_an_item_was_refused_in_its_middle() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stock = stock(folder.path());
+        let long = folder.path().join("long");
+        std::fs::write(&long, vec![3; 4 << 20]).unwrap();
+        stock.insert(Item::Dataset, long);
+        let (mut enclave, serving) = start(stock);
+        send(&mut enclave, Kind::Want, &[Item::Dataset.code()]).await;
+        assert_eq!(next(&mut enclave).await.kind, Kind::Piece);
+        event(&mut enclave, Stage::HaltedDataset, 0).await;
+        drop(enclave);
+        let ending = soon(serving).await.unwrap().0.unwrap();
+        assert_eq!(ending.stage, Stage::HaltedDataset);
+    }
+
+    #[tokio::test]
     async fn a_halt_is_an_ending_without_outputs() {
         let folder = tempfile::tempdir().unwrap();
         let (mut enclave, serving) = start(stock(folder.path()));

@@ -138,6 +138,8 @@ codes! {
         HaltedTraining = 70,
         /// Halted: the receipt was not logged.
         HaltedReceipt = 71,
+        /// Halted: the lease of the released shares has ended.
+        HaltedLease = 72,
     }
 }
 

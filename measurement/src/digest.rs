@@ -152,7 +152,7 @@ pub mod of {
         BaseFile,
         /// The Merkle tree of a sealed data set (RFC 6962).
         Dataset,
-        /// Evidence as it was collected: report or quote.
+        /// Evidence as it was collected: report or quote, with its endorsements.
         Evidence,
         /// A file that leaves in the adapter's folder.
         File,

@@ -246,6 +246,16 @@ pub struct CpuEvidence {
     pub tee: Tee,
 }
 
+impl CpuEvidence {
+    /// Digest of report and endorsements, in the encoding they travel in. An endorsement may have
+    /// bytes that no signature covers (the letters of a PEM file, a certificate that is not used);
+    /// whoever logs the evidence says with this which bytes it saw.
+    #[must_use]
+    pub fn digest(&self) -> Hash32<of::Evidence> {
+        Hash32::of(&crate::cbor::encode(self))
+    }
+}
+
 /// A record of a log, with the proof that it is there. In an audit's eyes a record without its proof
 /// never happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

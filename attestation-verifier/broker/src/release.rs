@@ -30,7 +30,8 @@ mod denial;
 
 pub use denial::Denial;
 
-/// How long a lease lasts, in seconds: a day. The enclave learns its end with the share.
+/// The longest lease, in seconds: a day, or less where the manifest ends before. The enclave learns
+/// its end with the share and halts there; the ledger takes no confirmation and no receipt after it.
 pub const LEASE: u64 = 24 * 60 * 60;
 /// The most signatures of approvals that are looked at.
 const MAX_SIGNATURES: usize = 255;
@@ -73,6 +74,8 @@ pub struct Decision {
     custodians: u8,
     key: Octets<32>,
     now: u64,
+    /// When the lease will end.
+    not_after: u64,
 }
 
 /// What was asked for, taken from a launch blob.
@@ -242,6 +245,7 @@ fn price(request: &Request<'_>, asked: &Asked<'_>) -> Decision {
         custodians: u8::try_from(manifest.custodians.len()).unwrap_or(u8::MAX),
         key: manifest.dataset.key,
         now: asked.now,
+        not_after: asked.now.saturating_add(LEASE).min(manifest.valid.not_after),
     }
 }
 
@@ -294,7 +298,7 @@ impl Decision {
     ) -> Result<Grant, WrapError> {
         let mut id = Octets([0; 16]);
         rng.fill_bytes(&mut id.0);
-        let not_after = self.now.saturating_add(LEASE);
+        let not_after = self.not_after;
         let report_data = result.report_data();
         let info = binding.release_info(&binding::Release {
             report_data,
@@ -313,6 +317,7 @@ impl Decision {
             debit: self.next.saturating_add(u64::from(self.new)),
             dek_id: self.key,
             manifest: self.debit.manifest,
+            not_after,
             release_id: id,
             report_data: Octets(*report_data),
             root: result.root().word(result.tee()),
@@ -337,4 +342,4 @@ impl Decision {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -162,6 +162,8 @@ struct Shared {
     verifications: Arc<Semaphore>,
     denials: AtomicU64,
     journal: Journal,
+    /// How long a frame may take.
+    patience: Duration,
 }
 
 impl Shared {
@@ -266,6 +268,17 @@ impl Server {
         listen: SocketAddr,
         journal: Journal,
     ) -> Result<Self, StartError> {
+        Self::patient(folder, policy, listen, journal, channel::FRAME)
+    }
+
+    /// As [`Server::start`], with another patience than the constant one.
+    fn patient(
+        folder: &Path,
+        policy: &str,
+        listen: SocketAddr,
+        journal: Journal,
+        patience: Duration,
+    ) -> Result<Self, StartError> {
         let identity = Arc::new(Identity::load(folder)?);
         let policy = AppraisalPolicy::parse(policy)?;
         let store = Store::open(folder, Arc::clone(&identity))?;
@@ -280,6 +293,7 @@ impl Server {
             verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
             denials: AtomicU64::new(0),
             journal,
+            patience,
         });
         let listener = TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
@@ -391,10 +405,11 @@ async fn serve(
     shared: &Arc<Shared>,
 ) {
     let mut line = Line::at("refused", peer);
-    let mut channel = match Channel::accept(stream, acceptor, &shared.handshakes).await {
-        Ok(channel) => channel,
-        Err(stop) => return shared.journal.write(&line.because(&stop)),
-    };
+    let mut channel =
+        match Channel::accept(stream, acceptor, &shared.handshakes, shared.patience).await {
+            Ok(channel) => channel,
+            Err(stop) => return shared.journal.write(&line.because(&stop)),
+        };
     let mut manifest = None;
     let Err(stop) = converse(&mut channel, shared, &mut line, &mut manifest).await else {
         return channel.close().await;

@@ -164,6 +164,26 @@ fn exits_1_and_names_line_and_column_of_what_is_wrong_with_the_data() {
 }
 
 #[test]
+fn says_which_records_are_longer_than_the_context() {
+    let place = Place::new();
+    let mut text = fs::read_to_string(place.path("tickets.jsonl")).unwrap();
+    let answer = json(&place.seal("tickets.jsonl"));
+    assert_eq!(answer["long"], 0);
+    let long = "word ".repeat(2000);
+    for _ in 0..2 {
+        text.push_str(&format!("{{\"customer_id\":\"c-1\",\"text\":\"{long}\"}}\n"));
+    }
+    fs::write(place.path("long.jsonl"), text).unwrap();
+    fs::remove_file(place.path("data.sds")).unwrap();
+    fs::remove_file(place.path("data.sds.json")).unwrap();
+    fs::remove_dir_all(place.path("shares")).unwrap();
+    let output = place.seal("long.jsonl");
+    let said = said(&output);
+    assert!(said.contains("long.jsonl:401: longer than the context: of 2 such records"), "{said}");
+    assert_eq!(json(&output)["long"], 2);
+}
+
+#[test]
 fn exits_1_and_names_the_setting_that_is_too_small() {
     let place = Place::new();
     place.set("max_units = 256", "max_units = 150");

@@ -66,6 +66,11 @@ impl Findings {
         self.found.push(finding);
     }
 
+    pub(super) fn append(&mut self, mut more: Self) {
+        self.checks.append(&mut more.checks);
+        self.found.append(&mut more.found);
+    }
+
     /// Notes that a check was made and held.
     pub(crate) fn held(&mut self, id: &'static str) {
         self.checks.push(Checked { id, outcome: Outcome::Held });

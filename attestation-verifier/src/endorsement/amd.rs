@@ -12,7 +12,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use measurement::manifest::Tee;
 use ring::signature::{
     ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey, VerificationAlgorithm,
 };
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endorsement::{Certificate, Endorsements, RevocationList, Role, common_name};
 use crate::evidence::Inauthentic;
-use crate::root::{Anchor, Root};
+use crate::root::{Anchor, Platform, Root};
 use crate::wire::snp::{Body, Report};
 
 mod key;
@@ -324,7 +323,7 @@ impl<'a> Chain<'a> {
     fn anchor(&self, anchors: &'a [Anchor]) -> Result<&'a Anchor, Inauthentic> {
         let named: Vec<_> = anchors
             .iter()
-            .filter(|anchor| anchor.tee == Tee::Snp)
+            .filter(|anchor| anchor.platform == Platform::Snp)
             .filter(|anchor| anchor.certificate.subject == self.intermediate.issuer)
             .filter(|anchor| self.root.is_none_or(|root| root.der == anchor.certificate.der))
             .collect();

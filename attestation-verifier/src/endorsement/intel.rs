@@ -99,19 +99,18 @@ mod collateral {
     use der::DateTime;
     use der::asn1::ObjectIdentifier;
     use measurement::digest::sha256;
-    use measurement::manifest::Tee;
     use serde::Deserialize;
 
     use super::{Judged, Verdict};
     use crate::endorsement::amd::check_dates;
     use crate::endorsement::pieces;
-    use crate::endorsement::x509::{Der, OBJECT_IDENTIFIER, SEQUENCE};
     use crate::endorsement::{
         Certificate, Collateral, Endorsements, RevocationList, Role, budget, is_canonical_pem,
         read_pem,
     };
     use crate::evidence::Inauthentic;
-    use crate::root::Anchor;
+    use crate::root::{Anchor, Platform};
+    use crate::wire::asn1::{OBJECT_ID, SEQUENCE, Walker, only};
     use crate::wire::tdx::Quote;
 
     /// What `dcap-qvl` says last, when all else about a quote has been verified.
@@ -146,7 +145,7 @@ mod collateral {
             .allow_service_td(true);
         match judge(&verifier, quote, &qvl(collateral), now) {
             Ok(judgement) => {
-                let platform = Platform::read(&chain.pck)?;
+                let platform = PckFacts::read(&chain.pck)?;
                 platform.check(&tcb_info)?;
                 let number = tcb_info.tcb_evaluation_data_number;
                 let verdict = platform.verdict(judgement, number, window);
@@ -154,7 +153,7 @@ mod collateral {
             }
             Err(Refusal { last, reason }) => {
                 if last == "Fmspc mismatch" {
-                    return Err(Platform::read(&chain.pck)?.of_other_fmspc(&tcb_info));
+                    return Err(PckFacts::read(&chain.pck)?.of_other_fmspc(&tcb_info));
                 }
                 let refusal = Inauthentic::Collateral { reason };
                 if ATTRIBUTE_REFUSALS.contains(&last.as_str()) {
@@ -261,7 +260,7 @@ mod collateral {
         fn anchor<'a>(&self, anchors: &'a [Anchor]) -> Result<&'a Anchor, Inauthentic> {
             anchors
                 .iter()
-                .filter(|anchor| anchor.tee == Tee::Tdx)
+                .filter(|anchor| anchor.platform == Platform::Tdx)
                 .find(|anchor| anchor.certificate.der == self.root.der)
                 .ok_or(Inauthentic::UnknownRoot)
         }
@@ -445,7 +444,7 @@ mod collateral {
 
     /// What the PCK certificate says of the platform: "Intel SGX PCK Certificate and CRL Profile", 1.3.5.
     /// `dcap-qvl` reads the same extension for its TCB.
-    struct Platform {
+    struct PckFacts {
         ppid: [u8; 16],
         pce_id: [u8; 2],
         fmspc: [u8; 6],
@@ -456,7 +455,7 @@ mod collateral {
         smt: bool,
     }
 
-    impl Platform {
+    impl PckFacts {
         fn read(pck: &Certificate) -> Result<Self, Inauthentic> {
             pck.extension(SGX_EXTENSIONS).and_then(Self::parse).ok_or(Inauthentic::Extension {
                 role: Role::Key,
@@ -534,12 +533,13 @@ mod collateral {
     impl<'a> Fields<'a> {
         /// The value of the field with these arcs, with its header.
         fn find(&self, arcs: &[u8]) -> Option<&'a [u8]> {
-            let mut list = Der::new(Der::new(self.0).expect(SEQUENCE)?.value);
+            let mut list = only(SEQUENCE, self.0)?;
             loop {
-                let mut field = Der::new(list.expect(SEQUENCE)?.value);
-                let id = field.expect(OBJECT_IDENTIFIER)?.value;
+                let mut field = Walker::new(list.expect(SEQUENCE)?);
+                let id = field.expect(OBJECT_ID)?;
+                let value = field.any()?;
                 if id.strip_prefix(SGX_ARCS) == Some(arcs) {
-                    return Some(field.rest());
+                    return Some(value.whole);
                 }
             }
         }

@@ -282,7 +282,7 @@ fn described(kind: Kind, text: &str) -> Result<Described, &'static str> {
         Kind::TcbInfo => "TCB info",
     };
     let dates: Dates = serde_json::from_str(text).map_err(|_| "a document without its dates")?;
-    let seconds = |text: &str| {
+    let seconds = |text: &str| -> Result<u64, &'static str> {
         let date: der::DateTime = text.parse().map_err(|_| "a date that is none")?;
         Ok(date.unix_duration().as_secs())
     };

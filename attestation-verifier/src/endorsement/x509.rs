@@ -10,11 +10,10 @@ use der::Decode;
 use der::asn1::ObjectIdentifier;
 use x509_cert::time::Time;
 
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
-pub(super) const SEQUENCE: u8 = 0x30;
+use crate::wire::asn1::{
+    BIT_STRING, BOOLEAN, INTEGER, OBJECT_ID, OCTET_STRING, SEQUENCE, Walker, only,
+};
+
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 const LIST_EXTENSIONS: u8 = 0xa0;
@@ -25,68 +24,9 @@ const LIST_V2: &[u8] = &[1];
 /// 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
-/// One value with its header.
-#[derive(Clone, Copy)]
-pub(super) struct Tlv<'a> {
-    tag: u8,
-    pub(super) value: &'a [u8],
-    pub(super) whole: &'a [u8],
-}
-
-/// Walks DER: definite lengths in their shortest form, tags of one byte.
-pub(super) struct Der<'a>(&'a [u8]);
-
-impl<'a> Der<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    fn any(&mut self) -> Option<Tlv<'a>> {
-        let bytes = self.0;
-        let (tag, rest) = bytes.split_first()?;
-        let (len, rest) = length(rest)?;
-        let (value, rest) = rest.split_at_checked(len)?;
-        let whole = bytes.get(..bytes.len().checked_sub(rest.len())?)?;
-        self.0 = rest;
-        (tag & 0x1f != 0x1f).then_some(Tlv { tag: *tag, value, whole })
-    }
-
-    pub(super) fn expect(&mut self, tag: u8) -> Option<Tlv<'a>> {
-        self.any().filter(|found| found.tag == tag)
-    }
-
-    fn optional(&mut self, tag: u8) -> Option<Option<Tlv<'a>>> {
-        if self.0.first() == Some(&tag) { self.any().map(Some) } else { Some(None) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What was not walked yet.
-    #[cfg(feature = "tdx-collateral")]
-    pub(super) fn rest(&self) -> &'a [u8] {
-        self.0
-    }
-
-    fn end(self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
-}
-
-fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    match bytes {
-        [len @ 0..=0x7f, rest @ ..] => Some((usize::from(*len), rest)),
-        [0x81, len @ 0x80..=0xff, rest @ ..] => Some((usize::from(*len), rest)),
-        [0x82, high @ 1..=0xff, low, rest @ ..] => {
-            Some((usize::from(u16::from_be_bytes([*high, *low])), rest))
-        }
-        [0x83, high @ 1..=0xff, middle, low, rest @ ..] => {
-            let len = u32::from_be_bytes([0, *high, *middle, *low]);
-            Some((usize::try_from(len).ok()?, rest))
-        }
-        _ => None,
-    }
+/// The next SEQUENCE with its header.
+fn sequence<'a>(fields: &mut Walker<'a>) -> Option<&'a [u8]> {
+    fields.any().filter(|found| found.tag == SEQUENCE).map(|found| found.whole)
 }
 
 /// A distinguished name, as it came.
@@ -94,25 +34,33 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 pub(crate) struct Name(Vec<u8>);
 
 impl Name {
+    /// The name as it came.
+    pub(super) fn as_der(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The common name, if there is exactly one.
     pub(super) fn common_name(&self) -> Option<&str> {
-        let mut outer = Der::new(&self.0);
-        let mut parts = Der::new(outer.expect(SEQUENCE)?.value);
-        outer.end()?;
+        core::str::from_utf8(self.attribute(COMMON_NAME)?).ok()
+    }
+
+    /// The text of an attribute (the bytes of its OBJECT IDENTIFIER), if there is exactly one.
+    pub(super) fn attribute(&self, id: &[u8]) -> Option<&[u8]> {
+        let mut parts = only(SEQUENCE, &self.0)?;
         let mut found = None;
         while !parts.is_empty() {
-            let mut attributes = Der::new(parts.expect(SET)?.value);
+            let mut attributes = Walker::new(parts.expect(SET)?);
             while !attributes.is_empty() {
-                let mut attribute = Der::new(attributes.expect(SEQUENCE)?.value);
-                let id = attribute.expect(OBJECT_IDENTIFIER)?;
+                let mut attribute = Walker::new(attributes.expect(SEQUENCE)?);
+                let name = attribute.expect(OBJECT_ID)?;
                 let value = attribute.any()?;
                 attribute.end()?;
-                if id.value == COMMON_NAME && found.replace(value.value).is_some() {
+                if name == id && found.replace(value.value).is_some() {
                     return None;
                 }
             }
         }
-        core::str::from_utf8(found?).ok()
+        found
     }
 }
 
@@ -150,26 +98,24 @@ pub(super) struct Certificate<'a> {
 
 impl<'a> Certificate<'a> {
     pub(super) fn read(tbs: &'a [u8]) -> Option<Self> {
-        let mut outer = Der::new(tbs);
-        let mut fields = Der::new(outer.expect(SEQUENCE)?.value);
-        outer.end()?;
-        if fields.expect(VERSION)?.value != CERTIFICATE_V3 {
+        let mut fields = only(SEQUENCE, tbs)?;
+        if fields.expect(VERSION)? != CERTIFICATE_V3 {
             return None;
         }
         let serial = serial(&mut fields)?;
-        let algorithm = fields.expect(SEQUENCE)?.whole;
+        let algorithm = sequence(&mut fields)?;
         let issuer = name(&mut fields)?;
-        let mut validity = Der::new(fields.expect(SEQUENCE)?.value);
+        let mut validity = Walker::new(fields.expect(SEQUENCE)?);
         let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
         validity.end()?;
         let subject = name(&mut fields)?;
-        let mut info = Der::new(fields.expect(SEQUENCE)?.value);
-        let key_algorithm = info.expect(SEQUENCE)?.whole;
+        let mut info = Walker::new(fields.expect(SEQUENCE)?);
+        let key_algorithm = sequence(&mut info)?;
         // Whole bytes: no unused bits.
-        let [0, key @ ..] = info.expect(BIT_STRING)?.value else { return None };
+        let [0, key @ ..] = info.expect(BIT_STRING)? else { return None };
         info.end()?;
-        let extensions = match fields.optional(EXTENSIONS)? {
-            Some(wrapped) => extensions(wrapped.value)?,
+        let extensions = match fields.optional(EXTENSIONS) {
+            Some(wrapped) => extensions(wrapped)?,
             None => Vec::new(),
         };
         fields.end()?;
@@ -200,70 +146,74 @@ pub(super) struct List<'a> {
 
 impl<'a> List<'a> {
     pub(super) fn read(tbs: &'a [u8]) -> Option<Self> {
-        let mut outer = Der::new(tbs);
-        let mut fields = Der::new(outer.expect(SEQUENCE)?.value);
-        outer.end()?;
-        if fields.expect(INTEGER)?.value != LIST_V2 {
+        let mut fields = only(SEQUENCE, tbs)?;
+        if fields.expect(INTEGER)? != LIST_V2 {
             return None;
         }
-        let algorithm = fields.expect(SEQUENCE)?.whole;
+        let algorithm = sequence(&mut fields)?;
         let issuer = name(&mut fields)?;
         let (this_update, next_update) = (time(&mut fields)?, time(&mut fields)?);
         let (mut revoked, mut critical) = (Vec::new(), false);
-        if let Some(entries) = fields.optional(SEQUENCE)? {
-            let mut entries = Der::new(entries.value);
+        if let Some(entries) = fields.optional(SEQUENCE) {
+            let mut entries = Walker::new(entries);
             while !entries.is_empty() {
-                let mut entry = Der::new(entries.expect(SEQUENCE)?.value);
+                let mut entry = Walker::new(entries.expect(SEQUENCE)?);
                 revoked.push(serial(&mut entry)?);
                 time(&mut entry)?;
-                if let Some(list) = entry.optional(SEQUENCE)? {
-                    critical |= extensions(list.whole)?.iter().any(|one| one.critical);
+                if !entry.is_empty() {
+                    let list = sequence(&mut entry)?;
+                    critical |= extensions(list)?.iter().any(|one| one.critical);
                 }
                 entry.end()?;
             }
         }
-        if let Some(wrapped) = fields.optional(LIST_EXTENSIONS)? {
-            critical |= extensions(wrapped.value)?.iter().any(|one| one.critical);
+        if let Some(wrapped) = fields.optional(LIST_EXTENSIONS) {
+            critical |= extensions(wrapped)?.iter().any(|one| one.critical);
         }
         fields.end()?;
         Some(Self { algorithm, issuer, this_update, next_update, revoked, critical })
     }
 }
 
-fn name(fields: &mut Der<'_>) -> Option<Name> {
-    Some(Name(fields.expect(SEQUENCE)?.whole.to_vec()))
+fn name(fields: &mut Walker<'_>) -> Option<Name> {
+    Some(Name(sequence(fields)?.to_vec()))
 }
 
 /// An INTEGER in its only encoding, without the zero byte that keeps it positive.
-fn serial<'a>(fields: &mut Der<'a>) -> Option<&'a [u8]> {
-    match fields.expect(INTEGER)?.value {
+fn serial<'a>(fields: &mut Walker<'a>) -> Option<&'a [u8]> {
+    match fields.expect(INTEGER)? {
         [] | [0, 0..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => None,
-        [0, rest @ ..] if !rest.is_empty() => Some(rest),
-        serial => Some(serial),
+        serial => Some(minimal(serial)),
+    }
+}
+
+/// A serial number without the zero byte that keeps it positive.
+pub(super) fn minimal(serial: &[u8]) -> &[u8] {
+    match serial {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        _ => serial,
     }
 }
 
 /// Seconds since 1970.
-fn time(fields: &mut Der<'_>) -> Option<u64> {
+fn time(fields: &mut Walker<'_>) -> Option<u64> {
     Some(Time::from_der(fields.any()?.whole).ok()?.to_unix_duration().as_secs())
 }
 
 /// SEQUENCE OF Extension.
 fn extensions(der: &[u8]) -> Option<Vec<Extension>> {
-    let mut outer = Der::new(der);
-    let mut list = Der::new(outer.expect(SEQUENCE)?.value);
-    outer.end()?;
+    let mut list = only(SEQUENCE, der)?;
     let mut all = Vec::new();
     while !list.is_empty() {
-        let mut fields = Der::new(list.expect(SEQUENCE)?.value);
-        let id = ObjectIdentifier::from_bytes(fields.expect(OBJECT_IDENTIFIER)?.value).ok()?;
-        let critical = match fields.optional(0x01)?.map(|flag| flag.value) {
+        let mut fields = Walker::new(list.expect(SEQUENCE)?);
+        let id = ObjectIdentifier::from_bytes(fields.expect(OBJECT_ID)?).ok()?;
+        let critical = match fields.optional(BOOLEAN) {
             None => false,
             Some([0xff]) => true,
             // FALSE is the default, which DER leaves out.
             Some(_) => return None,
         };
-        let value = fields.expect(OCTET_STRING)?.value.to_vec();
+        let value = fields.expect(OCTET_STRING)?.to_vec();
         fields.end()?;
         all.push(Extension { id, critical, value });
     }
@@ -359,24 +309,6 @@ mod tests {
             ["A", "AA", "AAA", "AA=", "AAA==", "AAAA=", "AB==", "AAB=", "AA==AA==", "A-==", "=AAA"]
         {
             assert_eq!(decode_base64(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_lengths_that_are_not_the_shortest_and_what_goes_past_the_end() {
-        let whole = |bytes: &[u8]| Der::new(bytes).any().map(|found| found.value.len());
-        assert_eq!(whole(&[0x30, 0]), Some(0));
-        assert_eq!(whole(&[[0x30, 0x81, 0x80].to_vec(), [0; 128].to_vec()].concat()), Some(128));
-        for bytes in [
-            &[0x30][..],
-            &[0x30, 0x80, 0, 0],
-            &[0x30, 0x81, 0x7f],
-            &[0x30, 0x82, 0, 0x80],
-            &[0x30, 0x84, 0, 0, 0, 0],
-            &[0x30, 1],
-            &[0x1f, 0x81, 0],
-        ] {
-            assert_eq!(whole(bytes), None, "{bytes:02x?}");
         }
     }
 

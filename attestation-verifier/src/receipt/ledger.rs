@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use measurement::binding::Binding;
 use measurement::digest::{Digest, Hash32};
 use measurement::log::{
-    Checkpoint, Event, Leaf, Note, Record, Release, State, Tree, origin, tiles,
+    Checkpoint, Debit, Event, Leaf, Note, Record, Release, State, Tree, origin, tiles,
 };
 use measurement::manifest::Custodian;
 use measurement::octets::Octets;
@@ -107,6 +107,10 @@ impl Case<'_> {
         keeper
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one check after the other, in the order of the table"
+    )]
     fn released(
         &self,
         claim: &ReleaseClaim,
@@ -164,12 +168,30 @@ impl Case<'_> {
             &release.root,
             &said.evidence.root,
         );
+        self.granted(release, session, findings);
+        self.debited(debit, findings);
+    }
+
+    /// To whom, until when and on what evidence.
+    fn granted(&self, release: &Release, session: &Octets<64>, findings: &mut Findings) {
+        let check = |id, words| (id, "receipt", words);
         findings.same(
             check("receipt.release_signer", "signer of a release"),
             &release.signer,
-            &said.signer,
+            &self.statement.predicate.signer,
         );
+        let end = self.manifest.valid.not_after;
+        if release.not_after > end {
+            let check = check("receipt.release_lease", "end of a lease");
+            findings.add(check, release.not_after, format!("at most {end}, the manifest's"));
+        }
         self.report_data(release, session, findings);
+    }
+
+    /// For whom, and how much.
+    fn debited(&self, debit: &Debit, findings: &mut Findings) {
+        let manifest = self.manifest;
+        let check = |id, words| (id, "receipt", words);
         findings.same(
             check("receipt.debit_dataset", "data set of a debit"),
             &debit.dataset,
@@ -253,18 +275,27 @@ impl Case<'_> {
         findings: &mut Findings,
     ) -> Option<Ledger> {
         let said = &self.statement.predicate;
-        let required = measurement::log::Receipt {
-            attempt: said.attempt,
-            job: said.job_manifest.job,
-            sealed_adapter: said.outputs.sealed_adapter_sha256,
-            statement: Digest::of(&self.bundle.envelope.payload.0),
-        };
-        let required = Event::Receipt(required);
-        let found = (0_u64..).zip(records).find(|(_, record)| record.event == required);
-        let Some((receipt_index, record)) = found else {
+        let statement = Digest::of(&self.bundle.envelope.payload.0);
+        let found = (0_u64..).zip(records).find_map(|(index, record)| match &record.event {
+            Event::Receipt(receipt)
+                if receipt.statement == statement
+                    && receipt.attempt == said.attempt
+                    && receipt.job == said.job_manifest.job
+                    && receipt.sealed_adapter == said.outputs.sealed_adapter_sha256 =>
+            {
+                Some((index, record, receipt))
+            }
+            _ => None,
+        });
+        let Some((receipt_index, record, receipt)) = found else {
             findings.add(("log.receipt", "log", "the receipt's record"), "missing", "there");
             return None;
         };
+        findings.same(
+            ("receipt.closing", "receipt", "digest of the closing evidence"),
+            &self.bundle.closing.digest(),
+            &receipt.closing,
+        );
         let dataset = self.manifest.dataset.id;
         let delta = self.manifest.privacy.delta.0;
         let spent = state.spent(&dataset).and_then(|spent| spent.epsilon(delta));

@@ -19,7 +19,8 @@ impl Case<'_> {
         findings.same(check, &Hash32::of(sealed), &required);
     }
 
-    /// The adapter's files are those of the statement: all of them, and no other.
+    /// The adapter's files are those of the statement, all of them, and no other; and those that are
+    /// hold what the manifest says.
     pub(super) fn adapter(&self, files: &[(&str, &[u8])], findings: &mut Findings) {
         let subjects = &self.statement.subject;
         for (name, bytes) in files.iter().filter(|(name, _)| *name != ADAPTER_PAGE) {
@@ -28,7 +29,11 @@ impl Case<'_> {
             match subject.and_then(Subject::sha256) {
                 Some(required) => {
                     let check = ("adapter.digest", artefact.as_str(), "sha256");
-                    findings.same(check, &Hash32::of(bytes), &required);
+                    let observed = Hash32::of(bytes);
+                    findings.same(check, &observed, &required);
+                    if observed == required {
+                        self.parameters(name, bytes, findings);
+                    }
                 }
                 None => {
                     let check = ("adapter.extra", artefact.as_str(), "the file");

@@ -187,12 +187,35 @@ impl Case<'_> {
         if said.attempt == 0 {
             findings.add(check("receipt.attempt", "number of the attempt"), 0, "at least 1");
         }
-        let planned = manifest.audit.canaries;
-        if said.canary_audit.as_ref().is_some_and(|audit| audit.canaries != planned) {
-            let observed = said.canary_audit.as_ref().map(|audit| audit.canaries);
-            findings.add(check("receipt.canaries", "canaries tested"), Maybe(observed), planned);
-        }
+        self.canaries(findings);
         self.subjects(findings);
+    }
+
+    /// The canary audit that the manifest plans was made, in full, and does not refute the promise.
+    fn canaries(&self, findings: &mut Findings) {
+        let (plan, said) = (&self.manifest.audit, &self.statement.predicate);
+        let check = |id, words| (id, "receipt", words);
+        let planned = (plan.canaries > 0).then_some(plan.canaries);
+        let tested = said.canary_audit.as_ref().map(|audit| audit.canaries);
+        if tested != planned {
+            let check = check("receipt.canaries", "canaries tested");
+            findings.add(check, Maybe(tested), Maybe(planned));
+        }
+        let Some(audit) = &said.canary_audit else { return };
+        findings.same(
+            check("receipt.canary_guesses", "guesses of the canary audit"),
+            &audit.guesses,
+            &plan.guesses,
+        );
+        if audit.right > audit.guesses {
+            let check = check("receipt.canary_right", "right guesses of the canary audit");
+            findings.add(check, audit.right, format!("at most {}", audit.guesses));
+        }
+        let (lower, promised) = (audit.epsilon_lower.0, said.dp.epsilon.0);
+        if !(0.0..=promised).contains(&lower) {
+            let check = check("receipt.canary_epsilon", "lower bound of epsilon by the canaries");
+            findings.add(check, lower, format!("0 to the {promised} promised"));
+        }
     }
 
     fn base_claim(&self, findings: &mut Findings) {

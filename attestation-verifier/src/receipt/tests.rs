@@ -18,9 +18,9 @@ use measurement::octets::Octets;
 use measurement::privacy::accountant::{self, Accountant};
 use measurement::privacy::{self, Adjacency, Mechanism, Sampler, Unit};
 use measurement::receipt::{
-    Bundle, CpuEvidence, DatasetClaim, DpClaim, EvidenceClaim, ManifestClaim, NOT_CLAIMED,
-    OutputsClaim, PAYLOAD_TYPE, Predicate, ProvenRecord, ReleaseClaim, ReleaseProof, RunClaim,
-    Statement, Subject,
+    Bundle, CanaryAudit, CpuEvidence, DatasetClaim, DpClaim, EvidenceClaim, ManifestClaim,
+    NOT_CLAIMED, OutputsClaim, PAYLOAD_TYPE, Predicate, ProvenRecord, ReleaseClaim, ReleaseProof,
+    RunClaim, Statement, Subject,
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -159,6 +159,44 @@ fn training() -> terms::Training {
     }
 }
 
+/// `adapter_config.json`, with a change.
+fn settings(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let mut all = serde_json::json!({
+        "bias": "none", "lora_alpha": 16, "modules_to_save": null, "peft_type": "LORA", "r": 8,
+        "target_modules": ["q_proj"], "use_dora": false,
+    });
+    change(&mut all);
+    all.to_string().into_bytes()
+}
+
+/// A safetensors header and what follows it.
+struct Tensors {
+    header: serde_json::Value,
+    data: Vec<u8>,
+}
+
+/// `adapter_model.safetensors`, with a change.
+fn tensors(manifest: &Manifest, change: impl FnOnce(&mut Tensors)) -> Vec<u8> {
+    let header = serde_json::json!({
+        "__metadata__": {
+            "cloister.job": manifest.job.to_string(),
+            "cloister.manifest": manifest.digest().to_string(),
+            "format": "pt",
+        },
+        "a": {"data_offsets": [0, 256], "dtype": "F32", "shape": [8, 8]},
+    });
+    let mut file = Tensors { header, data: vec![0; 256] };
+    change(&mut file);
+    safetensors(&file.header.to_string(), &file.data)
+}
+
+fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = header.as_bytes().to_vec();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = u64::try_from(header.len()).unwrap().to_le_bytes();
+    [&length[..], &header, data].concat()
+}
+
 /// A log as its keeper writes it.
 #[derive(Default)]
 struct Log {
@@ -217,7 +255,7 @@ struct Desk {
     policy: String,
     kernel: Vec<u8>,
     sealed: Vec<u8>,
-    adapter: Vec<(&'static str, &'static [u8])>,
+    adapter: Vec<(&'static str, Vec<u8>)>,
     base: Vec<(&'static str, Digest<measurement::digest::of::BaseFile>)>,
     dataset: &'static [u8],
     manifest: Vec<u8>,
@@ -280,6 +318,7 @@ fn desk_with(
         debit: 1,
         dek_id: manifest.dataset.key,
         manifest: digest,
+        not_after: TIME + 500,
         release_id: Octets([5; 16]),
         report_data: Octets(Binding::from_octets(SESSION).report_data(0, None)),
         root: "AMD".into(),
@@ -299,8 +338,8 @@ fn desk_with(
     let custodian = decision().public();
     let claim = ReleaseClaim { custodian, debit_index, id, release_index };
     let subject = vec![
-        Subject::new(ADAPTER_FILES[0], b"settings"),
-        Subject::new(ADAPTER_FILES[1], b"tensors"),
+        Subject::new(ADAPTER_FILES[0], &settings(|_| ())),
+        Subject::new(ADAPTER_FILES[1], &tensors(&manifest, |_| ())),
     ];
     let mut statement = Statement::new(subject, predicate(&manifest, claim));
     change_statement(&mut statement);
@@ -308,8 +347,10 @@ fn desk_with(
     let mut envelope = Envelope::new(PAYLOAD_TYPE, &payload);
     envelope.signatures = vec![enclave().line(&envelope), decision().line(&envelope)];
     let sealed_adapter = statement.predicate.outputs.sealed_adapter_sha256;
+    let closing = CpuEvidence { endorsements: vec![], report: Blob(vec![0; 7]), tee: Tee::Snp };
     log.append(Event::Receipt(log::Receipt {
         attempt: statement.predicate.attempt,
+        closing: closing.digest(),
         job,
         sealed_adapter,
         statement: Digest::of(&payload),
@@ -317,7 +358,7 @@ fn desk_with(
     Desk {
         bundle: Bundle {
             approvals,
-            closing: CpuEvidence { endorsements: vec![], report: Blob(vec![0; 7]), tee: Tee::Snp },
+            closing,
             envelope,
             launch_blob: Blob(blob::write(manifest.bytes(), blob::Algorithm::Sha256)),
             releases: vec![proof],
@@ -326,7 +367,10 @@ fn desk_with(
         policy: STRICT.into(),
         kernel: b"kernel".to_vec(),
         sealed: SEALED.to_vec(),
-        adapter: vec![(ADAPTER_FILES[0], b"settings"), (ADAPTER_FILES[1], b"tensors")],
+        adapter: vec![
+            (ADAPTER_FILES[0], settings(|_| ())),
+            (ADAPTER_FILES[1], tensors(&manifest, |_| ())),
+        ],
         base: vec![
             ("config.json", Digest::of(b"config")),
             ("model.safetensors", Digest::of(b"weights")),
@@ -348,7 +392,8 @@ fn findings(desk: &Desk) -> Vec<Finding> {
 
 fn findings_of(desk: &Desk, bundle: &[u8]) -> Vec<Finding> {
     let fetch = |name: &str| desk.files.get(name).cloned();
-    let adapter: Vec<_> = desk.adapter.iter().map(|(name, bytes)| (*name, *bytes)).collect();
+    let adapter: Vec<_> =
+        desk.adapter.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
     let shape = br#"{"platform":"snp","cpu":"EPYC-Genoa","vcpus":1,"memory_mib":512,
         "guest_features":1}"#;
     let found = verify(&Inputs {
@@ -469,7 +514,18 @@ fn refuses_a_release_of_another_debit_and_a_log_that_does_not_fold() {
 #[test]
 fn refuses_a_release_outside_the_manifests_time() {
     let expired = desk_with(|terms| terms.valid.not_after = TIME - 1, |_, _| (), |_| ());
-    assert_eq!(ids(&expired), ["receipt.release_time"]);
+    assert_eq!(ids(&expired), ["receipt.release_lease", "receipt.release_time"]);
+}
+
+#[test]
+fn refuses_a_receipt_after_the_lease_and_a_lease_beyond_the_manifest() {
+    let late = with_release(|_, release| release.not_after = TIME - 1);
+    assert_eq!(late, ["log.fold"]);
+    let text = findings(&desk_with(|_| (), |_, r| r.not_after = TIME - 1, |_| ()))[0].to_string();
+    let said = alloc::format!("the lease ended at {}, this is at {TIME}", TIME - 1);
+    assert!(text.contains(&said), "{text}");
+    let beyond = with_release(|_, release| release.not_after = TIME + 1001);
+    assert_eq!(beyond, ["receipt.release_lease"]);
 }
 
 #[test]
@@ -519,6 +575,15 @@ fn refuses_approvals_that_are_missing_doubled_strange_or_of_another_manifest() {
 }
 
 #[test]
+fn closing_evidence_is_the_bytes_that_were_logged() {
+    // What no signature covers, here a spare endorsement, is still the evidence that was judged.
+    let mut one = desk();
+    one.bundle.closing.endorsements.push(Blob(b"spare".to_vec()));
+    assert!(ids(&one).contains(&"receipt.closing".to_string()));
+    assert!(!ids(&desk()).contains(&"receipt.closing".to_string()));
+}
+
+#[test]
 fn names_each_file_that_is_not_the_one_named() {
     let mut one = desk();
     one.policy.push('\n');
@@ -536,10 +601,10 @@ fn names_each_file_that_is_not_the_one_named() {
     one.dataset = b"other";
     assert_eq!(ids(&one), ["dataset.root"]);
     let mut one = desk();
-    one.adapter[1].1 = b"tensorS";
+    one.adapter[1].1.push(0);
     assert_eq!(findings(&one)[0].artefact, "adapter: adapter_model.safetensors");
     let mut one = desk();
-    one.adapter.push(("pytorch_model.bin", b""));
+    one.adapter.push(("pytorch_model.bin", vec![]));
     assert_eq!(ids(&one), ["adapter.extra"]);
     let mut one = desk();
     one.base[2].1 = Digest::of(b"other");
@@ -549,10 +614,148 @@ fn names_each_file_that_is_not_the_one_named() {
     assert_eq!(ids(&one), ["base.missing"]);
 }
 
+/// The findings about an adapter that the enclave would have signed for with these bytes.
+fn with_adapter(at: usize, bytes: Vec<u8>) -> Vec<Finding> {
+    let subject = Subject::new(ADAPTER_FILES[at], &bytes);
+    let mut one = desk_with(|_| (), |_, _| (), |s| s.subject[at] = subject);
+    one.adapter[at].1 = bytes;
+    findings(&one)
+}
+
+fn with_tensors(change: impl FnOnce(&mut Tensors)) -> Vec<Finding> {
+    with_adapter(1, tensors(&Manifest::write(&manifest()).unwrap(), change))
+}
+
+#[test]
+fn refuses_tensors_that_are_not_the_manifests() {
+    let text = |change: fn(&mut Tensors)| {
+        let found = with_tensors(change);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].id, "adapter.tensor");
+        let text = found[0].to_string();
+        text.strip_prefix("adapter: adapter_model.safetensors: tensor ").unwrap().to_string()
+    };
+    let extra = text(|file| {
+        let entry = serde_json::json!({"data_offsets": [256, 260], "dtype": "U8", "shape": [4]});
+        file.header["rows"] = entry;
+        file.data.extend([1; 4]);
+    });
+    assert_eq!(extra, "rows is there, required is one the manifest names");
+    let shape = text(|file| file.header["a"]["shape"] = serde_json::json!([4, 16]));
+    assert_eq!(shape, "a is F32 [4, 16], required is F32 [8, 8]");
+    let dtype = text(|file| file.header["a"]["dtype"] = "I32".into());
+    assert_eq!(dtype, "a is I32 [8, 8], required is F32 [8, 8]");
+    let nan = text(|file| file.data[252..].copy_from_slice(&f32::NAN.to_le_bytes()));
+    assert_eq!(nan, "a is a value that is no number, required is finite values");
+    let found = with_tensors(|file| {
+        let entry = file.header["a"].take();
+        file.header.as_object_mut().unwrap().remove("a");
+        file.header["b"] = entry;
+    });
+    let texts: Vec<_> = found.iter().map(|one| one.observed.as_str()).collect();
+    assert_eq!(texts, ["there", "missing"]);
+}
+
+#[test]
+fn refuses_metadata_that_says_more_or_less_than_it_must() {
+    type Change = fn(&mut serde_json::Value);
+    let changes: [Change; 4] = [
+        |metadata| metadata["loss"] = "0.1".into(),
+        |metadata| metadata["format"] = "tf".into(),
+        |metadata| metadata["cloister.job"] = "0".into(),
+        |metadata| metadata["cloister.evidence"] = "SIMULATED".into(),
+    ];
+    for change in changes {
+        let found = with_tensors(|file| change(&mut file.header["__metadata__"]));
+        assert_eq!(
+            found.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(),
+            ["adapter.metadata"]
+        );
+    }
+}
+
+#[test]
+fn refuses_a_file_of_tensors_with_anything_between_behind_or_before_them() {
+    let malformed = |bytes: Vec<u8>| {
+        let found = with_adapter(1, bytes);
+        assert_eq!(found[0].id, "adapter.malformed", "{found:?}");
+        found[0].observed.clone()
+    };
+    let golden = tensors(&Manifest::write(&manifest()).unwrap(), |_| ());
+    assert_eq!(malformed([&golden[..], &[0]].concat()), "with bytes that are no tensor's");
+    assert_eq!(malformed(golden[..golden.len() - 1].to_vec()), "shorter than its tensors");
+    let header = r#"{"a":{"data_offsets":[0,4],"dtype":"F32","shape":[1]},"a":{"data_offsets":[0,4],"dtype":"F32","shape":[1]}}"#;
+    assert_eq!(malformed(safetensors(header, &[0; 4])), "spelled otherwise");
+    let header = r#"{"a":{"data_offsets":[0,8],"dtype":"F32","shape":[1]}}"#;
+    assert_eq!(malformed(safetensors(header, &[0; 8])), "of other lengths than its shapes");
+    let header = r#"{"a":{"data_offsets":[0,4],"dtype":"F32","shape":[1]},"b":{"data_offsets":[0,4],"dtype":"F32","shape":[1]}}"#;
+    assert_eq!(malformed(safetensors(header, &[0; 4])), "with bytes that are no tensor's");
+    assert_eq!(malformed(u64::MAX.to_le_bytes().to_vec()), "too long a header");
+    for end in 0..golden.len() {
+        malformed(golden[..end].to_vec());
+    }
+}
+
+#[test]
+fn refuses_settings_under_which_the_tensors_would_mean_something_else() {
+    let found = |change: fn(&mut serde_json::Value)| {
+        let found = with_adapter(0, settings(change));
+        assert!(found.iter().all(|one| one.id == "adapter.setting"), "{found:?}");
+        found.iter().map(|one| one.check.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(|all| all["r"] = 4.into()), ["r"]);
+    assert_eq!(found(|all| all["lora_alpha"] = 16.5.into()), ["lora_alpha"]);
+    assert_eq!(found(|all| all["peft_type"] = "IA3".into()), ["peft_type"]);
+    assert_eq!(found(|all| all["bias"] = "all".into()), ["bias"]);
+    assert_eq!(found(|all| all["use_rslora"] = true.into()), ["use_rslora"]);
+    let saved = found(|all| all["modules_to_save"] = serde_json::json!(["lm_head"]));
+    assert_eq!(saved, ["modules_to_save"]);
+    let targets = found(|all| all["target_modules"] = serde_json::json!(["q_proj", "k_proj"]));
+    assert_eq!(targets, ["target_modules"]);
+    let none = with_adapter(0, b"[]".to_vec());
+    assert_eq!(none[0].id, "adapter.malformed");
+}
+
+/// A desk whose manifest plans an audit with 8 canaries and 4 guesses.
+fn with_audit(audit: Option<CanaryAudit>) -> Vec<Finding> {
+    let plan = terms::AuditPlan { canaries: 8, guesses: 4 };
+    findings(&desk_with(
+        |terms| terms.audit = plan,
+        |_, _| (),
+        |statement| statement.predicate.canary_audit = audit,
+    ))
+}
+
+#[test]
+fn refuses_a_planned_canary_audit_that_was_not_made_in_full() {
+    let golden = CanaryAudit { canaries: 8, epsilon_lower: Real(0.1), guesses: 4, right: 3 };
+    assert_eq!(with_audit(Some(golden.clone())), []);
+    let text = with_audit(None)[0].to_string();
+    assert_eq!(text, "receipt: canaries tested is none, required is 8");
+    let ids = |change: fn(&mut CanaryAudit)| {
+        let mut audit = golden.clone();
+        change(&mut audit);
+        with_audit(Some(audit)).into_iter().map(|one| one.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(|audit| audit.canaries = 7), ["receipt.canaries"]);
+    assert_eq!(ids(|audit| audit.guesses = 3), ["receipt.canary_guesses"]);
+    assert_eq!(ids(|audit| audit.right = 5), ["receipt.canary_right"]);
+    for refuted in [Real(100.0), Real(-0.1)] {
+        let audit = CanaryAudit { epsilon_lower: refuted, ..golden.clone() };
+        let found = with_audit(Some(audit));
+        assert_eq!(found[0].id, "receipt.canary_epsilon");
+    }
+    let unplanned = with_statement(|s| {
+        let audit = CanaryAudit { canaries: 0, epsilon_lower: Real(0.0), guesses: 0, right: 0 };
+        s.predicate.canary_audit = Some(audit);
+    });
+    assert_eq!(unplanned, ["receipt.canaries"]);
+}
+
 #[test]
 fn a_page_for_people_beside_the_adapter_is_no_finding() {
     let mut one = desk();
-    one.adapter.push((super::ADAPTER_PAGE, b"# page"));
+    one.adapter.push((super::ADAPTER_PAGE, b"# page".to_vec()));
     assert_eq!(ids(&one), Vec::<String>::new());
 }
 

@@ -24,10 +24,22 @@ use measurement::octets::Octets;
 pub mod amd;
 #[cfg(feature = "tdx-collateral")]
 pub mod intel;
+pub mod nvidia;
 
-/// The vectors' folder. Absent, a developer's machine skips the test and CI fails it.
+/// The processors' vectors.
 pub fn vectors() -> Option<PathBuf> {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/cpu"));
+    folder("cpu")
+}
+
+/// The devices' vectors.
+pub fn gpu_vectors() -> Option<PathBuf> {
+    folder("gpu")
+}
+
+/// A folder of vectors. Absent, a developer's machine skips the test and CI fails it.
+fn folder(name: &str) -> Option<PathBuf> {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors"));
+    let root = root.join(name);
     if root.is_dir() {
         return Some(root);
     }

@@ -8,7 +8,7 @@ pub(crate) mod llama;
 mod weights;
 
 pub use config::{Config, Projection, Rope, RopeScaling};
-pub(crate) use weights::{Lent, Linear, Weights, read_tensors};
+pub(crate) use weights::{Lent, Weights, read_tensors};
 
 use thiserror::Error;
 

@@ -8,11 +8,11 @@ pub mod corpus;
 
 use crate::lora::write_tensors;
 use crate::model::{Config, Lent, Model, Weights, llama};
-use crate::optimiser::{AdamW, learning_rate};
+use crate::optimiser::learning_rate;
 use crate::real::{index_of, narrow, real};
 use candle_core::{Device, Tensor, Var};
-use measurement::cbor::Real;
-use measurement::manifest::{self, Schedule, Shape};
+use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
+use measurement::manifest::{Schedule, Shape};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -221,19 +221,17 @@ impl Order {
     }
 }
 
-/// All parameters, as variables of one flat vector.
+/// All parameters, as variables that candle-nn's optimiser moves.
 struct Network {
     config: Config,
     vars: BTreeMap<String, Var>,
     weights: Weights,
     optimiser: AdamW,
-    values: Vec<f32>,
 }
 
 impl Network {
     fn new(config: Config, recipe: &Recipe) -> Result<Self, PretrainError> {
         let mut stream = ChaCha20Rng::from_seed([recipe.seed.wrapping_add(1); 32]);
-        let mut values = Vec::new();
         let mut vars = BTreeMap::new();
         let tensors: BTreeMap<_, _> = config.tensors().into_iter().collect();
         for (name, shape) in tensors {
@@ -241,26 +239,20 @@ impl Network {
             let into_residual = name.contains("o_proj") || name.contains("down_proj");
             let spread =
                 0.06 / if into_residual { (2.0 * real(config.layers)).sqrt() } else { 1.0 };
-            let own = match &shape[..] {
+            let values = match &shape[..] {
                 [_] => vec![1.0; count],
                 _ => (0..count).map(|_| narrow(spread * normal(&mut stream))).collect(),
             };
-            vars.insert(name, Var::from_slice(&own, shape, &Device::Cpu)?);
-            values.extend(own);
+            vars.insert(name, Var::from_vec(values, shape, &Device::Cpu)?);
         }
         let weights = Weights::assemble(&config, &mut |name| {
             let var = vars.get(name).ok_or(PretrainError::NoText)?;
             Ok::<_, PretrainError>(var.as_tensor().clone())
         })?;
-        let settings = manifest::AdamW {
-            beta1: Real(0.9),
-            beta2: Real(0.98),
-            epsilon: Real(1e-8),
-            learning_rate: Real(recipe.learning_rate),
-            weight_decay: Real(0.01),
-        };
-        let optimiser = AdamW::new(settings, values.len());
-        Ok(Self { config, vars, weights, optimiser, values })
+        let settings =
+            ParamsAdamW { lr: recipe.learning_rate, beta2: 0.98, ..ParamsAdamW::default() };
+        let optimiser = AdamW::new(vars.values().cloned().collect(), settings)?;
+        Ok(Self { config, vars, weights, optimiser })
     }
 
     /// One update on a batch, padded to its longest text; the loss per token before it.
@@ -271,44 +263,22 @@ impl Network {
         step: u32,
     ) -> Result<f64, PretrainError> {
         let width = batch.iter().map(|ids| ids.len()).max().unwrap_or(2);
-        let labels: usize = batch.iter().map(|ids| ids.len() - 1).sum();
-        let share = narrow(1.0 / real(labels.max(1)));
-        let (mut ids, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut rows, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for text in batch {
-            let padded = |ids: &[u32]| {
-                let mut ids = ids.to_vec();
-                ids.resize(width, 0);
-                ids
-            };
+            let start = u32::try_from(ids.len()).unwrap_or(u32::MAX);
             let next = text.get(1..).unwrap_or_default();
-            ids.extend(padded(text));
-            targets.extend(padded(next));
-            weights.extend((0..width).map(|at| if at < next.len() { share } else { 0.0 }));
+            rows.extend((start..).zip(next).map(|(row, _)| row));
+            targets.extend(next);
+            ids.extend_from_slice(text);
+            ids.resize(ids.len() + width - text.len(), 0);
         }
         let ids = Tensor::from_vec(ids, (batch.len(), width), &Device::Cpu)?;
-        let targets = Tensor::new(targets, &Device::Cpu)?;
-        let weights = Tensor::new(weights, &Device::Cpu)?;
         let logits = llama::logits(&self.config, &self.weights, &|_, _| None, &ids)?;
-        let loss = llama::weighted_loss(&logits, &targets, &weights)?;
-        let gradients = loss.backward()?;
-        let mut flat = Vec::with_capacity(self.values.len());
-        for var in self.vars.values() {
-            let gradient = match gradients.get(var.as_tensor()) {
-                Some(gradient) => gradient.contiguous()?,
-                None => var.as_tensor().zeros_like()?,
-            };
-            flat.extend(gradient.flatten_all()?.to_vec1::<f32>()?);
-        }
+        let loss = llama::mean_loss(&logits, rows, targets)?;
         let schedule = Schedule { shape: Shape::Cosine, warmup: recipe.steps / 20 };
         let rate = learning_rate(&schedule, recipe.learning_rate, step, recipe.steps);
-        self.optimiser.update(&mut self.values, &flat, rate);
-        let mut start = 0;
-        for var in self.vars.values() {
-            let end = start + var.elem_count();
-            let own = self.values.get(start..end).unwrap_or_default();
-            var.set(&Tensor::from_slice(own, var.shape(), &Device::Cpu)?)?;
-            start = end;
-        }
+        self.optimiser.set_learning_rate(rate);
+        self.optimiser.backward_step(&loss)?;
         Ok(f64::from(loss.to_scalar::<f32>()?))
     }
 
@@ -356,7 +326,7 @@ mod tests {
 
     #[test]
     fn learns_and_writes_files_that_load() {
-        let texts = corpus::conversations(60, 1);
+        let texts = corpus::texts(60, 1);
         let mut losses = Vec::new();
         let (files, _) =
             pretrain(&texts, &[], &recipe(), &mut |_, loss| losses.push(loss)).unwrap();
@@ -371,7 +341,7 @@ mod tests {
 
     #[test]
     fn the_same_recipe_and_text_give_the_same_files() {
-        let texts = corpus::conversations(20, 1);
+        let texts = corpus::texts(20, 1);
         let recipe = Recipe { steps: 2, ..recipe() };
         let make = || pretrain(&texts, &[], &recipe, &mut |_, _| {}).unwrap().0;
         assert_eq!(make(), make());

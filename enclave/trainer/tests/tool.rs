@@ -128,7 +128,9 @@ fn reads_the_demonstration_s_base_model() {
     std::fs::write(&records, talk.replace('\n', "")).unwrap();
     let found = json(&["evaluate", model, "--data", text(&records), "--json"]);
     assert!(found["loss"].as_f64().unwrap() < 2.0, "{found}");
-    let said = json(&["generate", model, "--prompt", "Goodbye!", "--json"]);
+    let prompt = "Hello, my parcel has not arrived. What can I do?";
+    let said = json(&["generate", model, "--plain", "--prompt", prompt, "--json"]);
     let reply = said["reply"].as_str().unwrap();
-    assert!(reply.ends_with(['.', '!', '?']) && reply.contains(' '), "{said}");
+    assert!(reply.ends_with('.') && reply.contains(' '), "a sentence: {said}");
+    assert!(!reply.contains("Dear") && !reply.contains("regards"), "no letter yet: {said}");
 }

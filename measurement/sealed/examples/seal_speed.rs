@@ -59,7 +59,12 @@ fn seal(header: &Header, key: &DataKey, payload: &[u8], reuse: &mut Vec<u8>) -> 
     for (unit, record) in (1..).zip(payload.chunks(RECORD)) {
         bytes.extend(writer.record(unit, record).unwrap());
     }
-    let (last, root) = writer.finish().unwrap();
+    let mut units = 0;
+    for (unit, record) in (1..).zip(payload.chunks(RECORD)) {
+        bytes.extend(writer.entry(unit, u32::try_from(record.len()).unwrap()).unwrap());
+        units = unit;
+    }
+    let (last, root) = writer.finish(units).unwrap();
     bytes.extend(last);
     (bytes, Some(root))
 }

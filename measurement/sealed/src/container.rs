@@ -68,6 +68,14 @@ pub enum ContainerError {
         /// Number of the record, from 0.
         record: u64,
     },
+    /// Not one index entry for each record.
+    #[error("{observed} index entries for {required} records")]
+    Entries {
+        /// Entries told.
+        observed: u64,
+        /// Records sealed.
+        required: u64,
+    },
     /// A segment or the FLOE header.
     #[error(transparent)]
     Floe(#[from] FloeError),
@@ -95,6 +103,9 @@ pub enum ContainerError {
         /// Bytes asked for.
         required: u64,
     },
+    /// The index entries are of other units or lengths than the records, or in another order.
+    #[error("the index entries are not those of the records")]
+    OtherEntries,
     /// A record was offered after padding began.
     #[error("padding has begun, no record can follow")]
     PaddingBegun,

@@ -117,6 +117,8 @@ pub struct Release {
     pub dek_id: Octets<32>,
     /// The job's manifest.
     pub manifest: Digest<Manifest>,
+    /// When the lease ends, in seconds since 1970: nothing of the attempt is taken in after it.
+    pub not_after: u64,
     /// Chosen by the custodian for this release.
     pub release_id: Octets<16>,
     /// REPORT_DATA of the evidence that was appraised.
@@ -149,6 +151,8 @@ pub struct Confirm {
 pub struct Receipt {
     /// The attempt.
     pub attempt: u32,
+    /// The closing evidence as it was judged: [`crate::receipt::CpuEvidence::digest`].
+    pub closing: Hash32<of::Evidence>,
     /// The job.
     pub job: Octets<16>,
     /// The adapter as it left.

@@ -22,8 +22,8 @@ pub struct State {
     /// By index of the leaf.
     debits: BTreeMap<u64, Debit>,
     jobs: BTreeMap<Octets<16>, Job>,
-    /// Release identifiers, and whether the enclave confirmed.
-    releases: BTreeMap<Octets<16>, bool>,
+    /// By release identifier.
+    releases: BTreeMap<Octets<16>, Lease>,
     /// Debit, data key and share index of every release.
     shares: BTreeSet<(u64, Octets<32>, u8)>,
 }
@@ -36,12 +36,21 @@ struct Dataset {
     mechanisms: Vec<Mechanism>,
 }
 
+/// What the ledger knows of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lease {
+    /// Whether the enclave said that it opened the share.
+    confirmed: bool,
+    not_after: u64,
+}
+
 /// What the ledger knows of a job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Job {
     /// Last attempt paid for, by data set.
     attempts: BTreeMap<Octets<16>, u32>,
-    released: BTreeSet<u32>,
+    /// When the first lease of an attempt ends, by attempt.
+    leases: BTreeMap<u32, u64>,
     commits: BTreeMap<u32, Commit>,
     receipts: BTreeMap<u32, Receipt>,
     unwrapped: Option<Unwrap>,
@@ -55,7 +64,12 @@ impl Job {
 
     /// Whether a share of a data key left for the attempt.
     pub fn released(&self, attempt: u32) -> bool {
-        self.released.contains(&attempt)
+        self.leases.contains_key(&attempt)
+    }
+
+    /// When the attempt's lease ends, in seconds since 1970: the first one, where several shares left.
+    pub fn lease(&self, attempt: u32) -> Option<u64> {
+        self.leases.get(&attempt).copied()
     }
 
     /// The last checkpoint taken in for the attempt.
@@ -137,11 +151,11 @@ impl State {
     pub fn findings(&self, record: &Record) -> Vec<Refusal> {
         match &record.event {
             Event::Commit(commit) => self.judge_commit(commit),
-            Event::Confirm(confirm) => self.judge_confirm(confirm),
+            Event::Confirm(confirm) => self.judge_confirm(confirm, record.time),
             Event::Debit(debit) => self.judge_debit(debit),
             Event::Deny(_) => Vec::new(),
             Event::Manifest(accepted) => self.judge_manifest(accepted),
-            Event::Receipt(receipt) => self.judge_receipt(receipt),
+            Event::Receipt(receipt) => self.judge_receipt(receipt, record.time),
             Event::Release(release) => self.judge_release(release),
             Event::Unwrap(unwrap) => self.judge_unwrap(unwrap),
         }
@@ -168,7 +182,9 @@ impl State {
                 self.job_mut(commit.job).commits.insert(commit.attempt, commit.clone());
             }
             Event::Confirm(confirm) => {
-                self.releases.insert(confirm.release_id, true);
+                if let Some(lease) = self.releases.get_mut(&confirm.release_id) {
+                    lease.confirmed = true;
+                }
             }
             Event::Debit(debit) => {
                 self.job_mut(debit.job).attempts.insert(debit.dataset, debit.attempt);
@@ -183,10 +199,14 @@ impl State {
                 self.job_mut(receipt.job).receipts.insert(receipt.attempt, receipt.clone());
             }
             Event::Release(release) => {
-                self.releases.insert(release.release_id, false);
+                let not_after = release.not_after;
+                let lease = Lease { confirmed: false, not_after };
+                self.releases.insert(release.release_id, lease);
                 self.shares.insert((release.debit, release.dek_id, release.share_index));
                 if let Some(job) = self.debits.get(&release.debit).map(|debit| debit.job) {
-                    self.job_mut(job).released.insert(release.attempt);
+                    let leases = &mut self.job_mut(job).leases;
+                    let end = leases.entry(release.attempt).or_insert(not_after);
+                    *end = not_after.min(*end);
                 }
             }
             Event::Unwrap(unwrap) => {
@@ -252,13 +272,17 @@ impl State {
         findings
     }
 
-    fn judge_confirm(&self, confirm: &Confirm) -> Vec<Refusal> {
+    fn judge_confirm(&self, confirm: &Confirm, time: u64) -> Vec<Refusal> {
         let release_id = confirm.release_id;
-        match self.releases.get(&release_id) {
-            Some(false) => Vec::new(),
-            Some(true) => [Refusal::ConfirmRepeated { release_id }].into(),
-            None => [Refusal::ConfirmWithoutRelease { release_id }].into(),
+        let Some(lease) = self.releases.get(&release_id) else {
+            return [Refusal::ConfirmWithoutRelease { release_id }].into();
+        };
+        let mut findings = Vec::new();
+        if lease.confirmed {
+            findings.push(Refusal::ConfirmRepeated { release_id });
         }
+        findings.extend(ended(lease.not_after, time));
+        findings
     }
 
     fn judge_commit(&self, commit: &Commit) -> Vec<Refusal> {
@@ -270,12 +294,13 @@ impl State {
         findings
     }
 
-    fn judge_receipt(&self, receipt: &Receipt) -> Vec<Refusal> {
+    fn judge_receipt(&self, receipt: &Receipt, time: u64) -> Vec<Refusal> {
         let attempt = receipt.attempt;
         let mut findings = self.unpaid(&receipt.job, attempt);
         let job = self.job(&receipt.job);
-        if !job.is_some_and(|job| job.released(attempt)) {
-            findings.push(Refusal::ReceiptWithoutRelease { attempt });
+        match job.and_then(|job| job.lease(attempt)) {
+            None => findings.push(Refusal::ReceiptWithoutRelease { attempt }),
+            Some(not_after) => findings.extend(ended(not_after, time)),
         }
         if job.is_some_and(|job| job.receipt(attempt).is_some()) {
             findings.push(Refusal::ReceiptRepeated { attempt });
@@ -301,6 +326,11 @@ impl State {
             _ => [Refusal::AttemptUnpaid { attempt }].into(),
         }
     }
+}
+
+fn ended(not_after: u64, time: u64) -> Option<Refusal> {
+    let ended = Refusal::LeaseEnded { observed: time, required: not_after };
+    (time > not_after).then_some(ended)
 }
 
 /// A record that must not follow the ones before it.
@@ -352,6 +382,14 @@ pub enum Refusal {
     DebitUsed {
         /// Leaf of the debit.
         debit: u64,
+    },
+    /// Nothing of an attempt is taken in after its lease.
+    #[error("the lease ended at {required}, this is at {observed}")]
+    LeaseEnded {
+        /// When the record was made, seconds since 1970.
+        observed: u64,
+        /// When the lease ended.
+        required: u64,
     },
     /// Only the manifest accepted last for the data set can be paid for.
     #[error("manifest {manifest} is not the one accepted last for the job and data set")]

@@ -17,7 +17,7 @@ use broker::owner::job::{Job, JobError};
 use broker::owner::keys::{self, Purpose};
 use broker::owner::open::{self, OpenError, open};
 use broker::owner::plan::{self, PlanError, plan};
-use broker::owner::seal::{self, Outcome, SealError, read_custodian, seal};
+use broker::owner::seal::{self, BYTES_PER_TOKEN, Outcome, SealError, read_custodian, seal};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measurement::manifest::{Custodian, Tee};
@@ -357,6 +357,15 @@ fn note(outcome: &Outcome, job: &Job) {
         let names: Vec<_> = survey.left_out.iter().map(String::as_str).collect();
         eprintln!("cloister-owner: left out of every record: {}", names.join(", "));
     }
+    if let Some((path, line)) = &survey.first_long {
+        eprintln!(
+            "cloister-owner: {}:{line}: longer than the context: of {} such records training reads \
+             the first {} tokens (train.sequence, at {BYTES_PER_TOKEN} bytes a token)",
+            path.display(),
+            survey.long,
+            job.train.sequence,
+        );
+    }
     let (most, allowed) = (survey.most, job.data.max_records_per_unit);
     if most > allowed {
         eprintln!(
@@ -390,6 +399,7 @@ fn sealed(outcome: &Outcome, out: &std::path::Path, seconds: f64) -> Answer {
         "records": survey.records,
         "units": survey.units,
         "bytes": survey.bytes,
+        "long": survey.long,
         "seconds": seconds,
     });
     Answer { text, json }

@@ -1,16 +1,20 @@
 //! `seal`: records in, a sealed data set and one envelope per custodian out.
 //!
-//! Two passes over the files, each in flat memory:
+//! Three passes over the files, each in flat memory:
 //!
-//! 1. Look: every line is parsed, every flaw is found, units are counted (a keyed hash and a random
-//!    number each), and the public bounds of job.toml are checked.
+//! 1. Look: every line is parsed, every flaw is found, units are counted (ten bytes each), and the
+//!    public bounds of job.toml are checked.
 //! 2. Seal: the same lines are sealed in order. The files must be the same, byte for byte.
+//! 3. Index: the index stands behind the records, so the same lines are read once more for it.
 //!
-//! The data key is drawn between the passes, lives in memory, and is split before it is dropped; it
+//! A unit's number follows from its name by a keyed hash, so no pass remembers names; where each
+//! record is its own unit, it follows from the record's place.
+//!
+//! The data key is drawn after the first pass, lives in memory, and is split before it is dropped; it
 //! is never on a disk. Files appear whole or not at all, the envelopes first, then the data, then
 //! what describes it; so whatever interrupts, no reader finds a part of a data set.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -36,6 +40,8 @@ use crate::random::{self, NoRandomness};
 
 /// How many flawed lines are shown before the rest is only counted.
 pub const MAX_SHOWN: usize = 20;
+/// What a token of ordinary text takes. Sealing knows no tokenizer; training cuts by the real one.
+pub const BYTES_PER_TOKEN: u64 = 4;
 /// Bytes of a sealed segment.
 const SEGMENT: u32 = 65_536;
 const MAX_CUSTODIAN: u64 = 64 * 1024;
@@ -58,7 +64,7 @@ pub struct Request<'a> {
     pub shares: &'a Path,
     /// The time, in seconds since 1970.
     pub now: u64,
-    /// Counts the bytes read; its length is set for both passes.
+    /// Counts the bytes read; its length is set for each pass.
     pub bar: &'a ProgressBar,
 }
 
@@ -82,8 +88,12 @@ pub struct Survey {
     pub bytes: u64,
     /// Privacy units.
     pub units: u64,
-    /// Records of the unit that has most.
+    /// Records of the unit that has most, counted up to 65 535.
     pub most: u32,
+    /// Records that will be cut, at [`BYTES_PER_TOKEN`].
+    pub long: u64,
+    /// The first of them.
+    pub first_long: Option<(PathBuf, u64)>,
     /// Fields that are left out, the unit's apart; the first [`MAX_SHOWN`] names.
     pub left_out: BTreeSet<String>,
     /// SHA-256 of each file's lines.
@@ -220,14 +230,14 @@ pub fn read_custodian(path: &Path) -> Result<Custodian, SealError> {
 pub fn seal(request: &Request<'_>) -> Result<Outcome, SealError> {
     check_custodians(request)?;
     let mut rng = random::fresh()?;
-    let mut census = Census::new(request.job.data.max_units, &mut rng);
-    let survey = look(request, &mut census, &mut rng)?;
+    let units = Units::new(&mut rng);
+    let survey = look(request, &units)?;
     let key = DataKey::generate(&mut rng);
     let header = header(request, &key, &mut rng);
     fs::create_dir_all(request.shares).map_err(FileError::at(request.shares))?;
     let (sidecar, envelopes) = deal(request, &key, &header, &mut rng)?;
     let mut data = Draft::create(request.out, Audience::Everyone, Existing::Keep)?;
-    let root = pour(request, &header, &key, (&census, &survey), &mut rng, &mut data)?;
+    let root = pour(request, &header, &key, (&units, &survey), &mut data)?;
     drop(key);
     let dataset = Dataset { root, ..sidecar.dataset };
     let sidecar = Sidecar { dataset, ..sidecar };
@@ -264,69 +274,102 @@ fn check_custodians(request: &Request<'_>) -> Result<(), SealError> {
     Ok(())
 }
 
-/// Random numbers for units, found again by a keyed hash of the unit's name: a few dozen bytes per
-/// unit, and no name is kept.
-struct Census {
-    key: hmac::Key,
-    units: HashMap<[u8; 16], Seen>,
-    room: usize,
-}
+/// Numbers for units: a hash under a key of this run, which is gone when it ends.
+struct Units(hmac::Key);
 
-struct Seen {
-    id: u64,
-    records: u32,
-}
-
-impl Census {
-    fn new(max_units: u64, rng: &mut impl Rng) -> Self {
+impl Units {
+    fn new(rng: &mut impl Rng) -> Self {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
-        let room = usize::try_from(max_units).unwrap_or(usize::MAX);
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), units: HashMap::new(), room }
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &key))
     }
 
-    fn name(&self, unit: &str) -> [u8; 16] {
-        let tag = hmac::sign(&self.key, unit.as_bytes());
-        tag.as_ref().first_chunk().copied().unwrap_or_default()
-    }
-
-    /// Counts a record of `unit`; false when there is no room for another unit.
-    fn count(&mut self, unit: &str, rng: &mut impl Rng) -> bool {
-        let name = self.name(unit);
-        if let Some(seen) = self.units.get_mut(&name) {
-            seen.records = seen.records.saturating_add(1);
-            return true;
-        }
-        if self.units.len() >= self.room {
-            return false;
-        }
-        self.units.insert(name, Seen { id: unit_id(rng), records: 1 });
-        true
-    }
-
-    fn find(&self, unit: &str) -> Option<u64> {
-        self.units.get(&self.name(unit)).map(|seen| seen.id)
+    /// The number of the unit of `record`, the one at `place`. Not 0, which unused index entries
+    /// hold.
+    fn number(&self, record: &Record, place: u64) -> u64 {
+        let tag = record.expose_unit(|unit| match unit {
+            Some(name) => hmac::sign(&self.0, name.as_bytes()),
+            None => hmac::sign(&self.0, &place.to_be_bytes()),
+        });
+        let bytes = tag.as_ref().first_chunk().copied().unwrap_or_default();
+        u64::from_be_bytes(bytes).max(1)
     }
 }
 
-/// Any number but 0, which the container's unused index entries hold.
-fn unit_id(rng: &mut impl Rng) -> u64 {
-    loop {
-        let id = rng.next_u64();
-        if id != 0 {
-            return id;
+/// How many units there are, and how many records the one with most has: ten bytes per unit,
+/// however many records there are.
+struct Census {
+    /// Number and count of records, in order as far as they are folded. Counts stop at their end.
+    tallies: Vec<[u8; TALLY]>,
+    /// How many are folded: no number among them twice.
+    folded: usize,
+    /// More units than these are not counted.
+    room: usize,
+    full: bool,
+}
+
+/// `u64be number ‖ u16be count`.
+const TALLY: usize = 10;
+/// New tallies after which they are folded.
+const FOLD: usize = 1 << 18;
+
+impl Census {
+    fn new(max_units: u64) -> Self {
+        let room = usize::try_from(max_units).unwrap_or(usize::MAX);
+        Self { tallies: Vec::new(), folded: 0, room, full: false }
+    }
+
+    fn count(&mut self, unit: u64) {
+        if self.full {
+            return;
+        }
+        let fresh = self.tallies.len().saturating_sub(self.folded);
+        if fresh == 0 {
+            self.tallies.reserve_exact(FOLD);
+        }
+        self.tallies.push(tally(unit, 1));
+        if fresh.saturating_add(1) >= FOLD {
+            self.fold();
         }
     }
+
+    fn fold(&mut self) {
+        self.tallies.sort_unstable();
+        self.tallies.dedup_by(|next, kept| {
+            let ((unit, more), (known, count)) = (untally(next), untally(kept));
+            if unit == known {
+                *kept = tally(known, count.saturating_add(more));
+            }
+            unit == known
+        });
+        self.folded = self.tallies.len();
+        self.full = self.folded > self.room;
+    }
+
+    /// Units, one more than there is room for at most; and records of the one that has most.
+    fn result(mut self) -> (u64, u32) {
+        self.fold();
+        let units = self.folded.min(self.room.saturating_add(1));
+        let most = self.tallies.iter().map(|one| untally(one).1).max();
+        (u64::try_from(units).unwrap_or(u64::MAX), most.unwrap_or(0).into())
+    }
+}
+
+fn tally(unit: u64, count: u16) -> [u8; TALLY] {
+    let ([a, b, c, d, e, f, g, h], [i, j]) = (unit.to_be_bytes(), count.to_be_bytes());
+    [a, b, c, d, e, f, g, h, i, j]
+}
+
+fn untally([a, b, c, d, e, f, g, h, i, j]: &[u8; TALLY]) -> (u64, u16) {
+    let unit = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+    (unit, u16::from_be_bytes([*i, *j]))
 }
 
 /// Pass 1.
-fn look(
-    request: &Request<'_>,
-    census: &mut Census,
-    rng: &mut ChaCha20Rng,
-) -> Result<Survey, SealError> {
+fn look(request: &Request<'_>, units: &Units) -> Result<Survey, SealError> {
     let field = request.job.data.unit.as_deref();
-    let (mut survey, mut flaws, mut full) = (Survey::default(), Flaws::default(), false);
+    let mut census = Census::new(request.job.data.max_units);
+    let (mut survey, mut flaws) = (Survey::default(), Flaws::default());
     begin(request, "reading");
     for path in request.files {
         let mut lines = Lines::open(path, request.bar)?;
@@ -339,11 +382,10 @@ fn look(
             };
             match record {
                 Ok(record) => {
-                    survey.add(&record);
-                    full |= !record.expose_unit(|unit| match unit {
-                        Some(unit) => census.count(unit, rng),
-                        None => true,
-                    });
+                    if field.is_some() {
+                        census.count(units.number(&record, survey.records));
+                    }
+                    survey.add(&record, request.job.train.sequence, (path, lines.number()));
                 }
                 Err(flaw) => flaws.add(path, lines.number(), flaw),
             }
@@ -354,31 +396,28 @@ fn look(
     if flaws.total > 0 {
         return Err(SealError::Flawed(flaws));
     }
-    survey.count_units(census, field.is_none(), full);
+    (survey.units, survey.most) = match field {
+        Some(_) => census.result(),
+        None => (survey.records, 1),
+    };
     survey.check(request.job)?;
     Ok(survey)
 }
 
 impl Survey {
-    fn add(&mut self, record: &Record) {
+    fn add(&mut self, record: &Record, context: u32, (path, line): (&Path, u64)) {
         self.records = self.records.saturating_add(1);
         let length = u64::try_from(record.payload_len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(length);
+        if length > BYTES_PER_TOKEN.saturating_mul(context.into()) {
+            self.long = self.long.saturating_add(1);
+            self.first_long.get_or_insert_with(|| (path.to_owned(), line));
+        }
         for name in record.left_out() {
             if self.left_out.len() < MAX_SHOWN && !self.left_out.contains(name) {
                 self.left_out.insert(name.clone());
             }
         }
-    }
-
-    fn count_units(&mut self, census: &Census, every_record: bool, full: bool) {
-        let known = u64::try_from(census.units.len()).unwrap_or(u64::MAX);
-        let most = census.units.values().map(|seen| seen.records).max();
-        (self.units, self.most) = match (every_record, full) {
-            (true, _) => (self.records, 1),
-            (false, true) => (known.saturating_add(1), most.unwrap_or(0)),
-            (false, false) => (known, most.unwrap_or(0)),
-        };
     }
 
     fn check(&self, job: &Job) -> Result<(), SealError> {
@@ -473,13 +512,12 @@ fn deal(
     Ok((sidecar, drafts))
 }
 
-/// Pass 2: every byte of the container goes to `out`.
+/// Passes 2 and 3: every byte of the container goes to `out`.
 fn pour(
     request: &Request<'_>,
     header: &Header,
     key: &DataKey,
-    (census, survey): (&Census, &Survey),
-    rng: &mut ChaCha20Rng,
+    (units, survey): (&Units, &Survey),
     out: &mut impl Write,
 ) -> Result<Hash32<of::Dataset>, SealError> {
     let at = |source| SealError::Container { path: request.out.to_owned(), source };
@@ -487,7 +525,38 @@ fn pour(
     let mut own = random::fresh()?;
     let (mut writer, first) = Writer::new(header, key, &mut own).map_err(at)?;
     out.write_all(&first).map_err(full)?;
-    begin(request, "sealing");
+    again(request, survey, "sealing", |record, place| {
+        let unit = units.number(record, place);
+        let bytes = record.expose(|payload| writer.record(unit, payload)).map_err(at)?;
+        out.write_all(&bytes).map_err(full)
+    })?;
+    while let Some(padding) = writer.pad().map_err(at)? {
+        out.write_all(&padding).map_err(full)?;
+    }
+    again(request, survey, "indexing", |record, place| {
+        let length = u32::try_from(record.payload_len()).unwrap_or(u32::MAX);
+        let bytes = writer.entry(units.number(record, place), length).map_err(at)?;
+        out.write_all(&bytes).map_err(full)
+    })?;
+    while let Some(padding) = writer.pad().map_err(at)? {
+        out.write_all(&padding).map_err(full)?;
+    }
+    let (last, root) = writer.finish(survey.units).map_err(at)?;
+    out.write_all(&last).map_err(full)?;
+    request.bar.finish_and_clear();
+    Ok(root)
+}
+
+/// One more pass over the files that were surveyed: every record with its place, from 0. Whoever
+/// takes them hears of no record beyond those surveyed.
+fn again(
+    request: &Request<'_>,
+    survey: &Survey,
+    what: &'static str,
+    mut take: impl FnMut(&Record, u64) -> Result<(), SealError>,
+) -> Result<(), SealError> {
+    begin(request, what);
+    let mut place = 0;
     for (path, digest) in request.files.iter().zip(&survey.digests) {
         let changed = || SealError::Changed { path: path.clone() };
         let mut lines = Lines::open(path, request.bar)?;
@@ -495,25 +564,17 @@ fn pour(
         while lines.next(&mut line)? == Line::Whole {
             let record = Record::parse(&line, request.job.data.unit.as_deref());
             let record = record.map_err(|_| changed())?;
-            let unit = record.expose_unit(|unit| match unit {
-                Some(unit) => census.find(unit),
-                None => Some(unit_id(rng)),
-            });
-            let unit = unit.ok_or_else(changed)?;
-            let bytes = record.expose(|payload| writer.record(unit, payload)).map_err(at)?;
-            out.write_all(&bytes).map_err(full)?;
+            if place >= survey.records {
+                return Err(changed());
+            }
+            take(&record, place)?;
+            place = place.saturating_add(1);
         }
         if lines.digest() != *digest {
             return Err(changed());
         }
     }
-    while let Some(padding) = writer.pad().map_err(at)? {
-        out.write_all(&padding).map_err(full)?;
-    }
-    let (last, root) = writer.finish().map_err(at)?;
-    out.write_all(&last).map_err(full)?;
-    request.bar.finish_and_clear();
-    Ok(root)
+    Ok(())
 }
 
 #[cfg(test)]

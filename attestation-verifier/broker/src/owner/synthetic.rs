@@ -103,15 +103,16 @@ struct Topic {
 const TOPICS: &[Topic] = &[
     Topic {
         asks: &[
-            "Where is my parcel {order}? Write to {mail}.",
-            "My order {order} has not arrived. {name}, {phone}.",
+            "Where is my parcel? Write to {mail}.",
+            "My order {order} has not arrived. Call {phone}.",
+            "My parcel has not arrived. What can I do? {name}.",
         ],
         answer: "Your parcel is on its way and arrives within three days.",
     },
     Topic {
         asks: &[
             "I was charged twice on card {card}. {name}.",
-            "Two charges for order {order} on card {card}. Please call {phone}.",
+            "Two charges on card {card}. Call {phone}.",
         ],
         answer: "We have refunded the second charge to your card.",
     },
@@ -119,12 +120,13 @@ const TOPICS: &[Topic] = &[
         asks: &[
             "I cannot log in as {mail}. Please reset my password.",
             "My password does not work. {name}, {mail}.",
+            "I cannot log in. What can I do? {name}.",
         ],
-        answer: "We have sent you a link to choose a new password.",
+        answer: "Please choose a new password with the link we sent you.",
     },
     Topic {
         asks: &[
-            "Please send the invoice for order {order} to {mail}.",
+            "Please send the invoice for {order} to {mail}.",
             "This is {name}. I need an invoice for order {order}.",
         ],
         answer: "Your invoice is attached to this message.",
@@ -153,7 +155,7 @@ const TOPICS: &[Topic] = &[
     Topic {
         asks: &[
             "My card {card} was declined. What now? {first}.",
-            "Why was the payment for order {order} refused? {mail}.",
+            "Why was the payment for {order} refused? {mail}.",
         ],
         answer: "Please try again, as your bank has now cleared it.",
     },
@@ -319,7 +321,7 @@ mod tests {
         let digest = Hash32::<File>::of(TRAINING.jsonl().as_bytes());
         assert_eq!(
             digest.to_string(),
-            "e16d487f6c6a601d6dbf0db3f02f296f87870e12304f300f074b1990b381b933"
+            "4bc400e65e2c83ad64e22ec568b2e6df312ab4902dc1da8fe9c3114299777ac3"
         );
         assert_ne!(Recipe { seed: 2, ..TRAINING }.jsonl(), TRAINING.jsonl());
     }

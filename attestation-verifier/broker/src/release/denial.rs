@@ -291,6 +291,7 @@ impl Denial {
 
 const fn ledger(refusal: &Refusal) -> &'static str {
     match refusal {
+        Refusal::LeaseEnded { .. } => "lease-ended",
         Refusal::ManifestNotAccepted { .. } => "manifest-superseded",
         Refusal::OtherUnit { .. } => "unit-other",
         Refusal::ReceiptRepeated { .. } => "receipt-repeated",

@@ -71,7 +71,7 @@ fn training() -> Training {
     }
 }
 
-fn terms() -> Terms {
+pub(crate) fn terms() -> Terms {
     let file = Digest::from_bytes([1; 48]);
     let measured = Measured::Snp { launch_digest: Octets([5; 48]) };
     Terms {
@@ -202,6 +202,14 @@ fn a_second_attempt_pays_again_and_accepts_the_manifest_once() {
     let decision = golden.decide().unwrap();
     assert!(!decision.new);
     assert_eq!((decision.attempt(), decision.next), (2, 2));
+}
+
+#[test]
+fn a_lease_lasts_a_day_and_no_longer_than_the_manifest() {
+    assert_eq!(Golden::new().decide().unwrap().not_after, NOW + 10);
+    let mut golden = Golden::new();
+    golden.terms.valid.not_after = NOW + 2 * LEASE;
+    assert_eq!(golden.decide().unwrap().not_after, NOW + LEASE);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::release::Denial;
 /// How long a handshake may take, waiting for its turn included.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a frame may take; slow machines need a while for their evidence.
-const FRAME: Duration = Duration::from_secs(180);
+pub(super) const FRAME: Duration = Duration::from_secs(180);
 /// How long the last bytes may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -45,13 +45,16 @@ pub(super) fn config(identity: &Identity) -> Result<ServerConfig, rustls::Error>
 pub(super) struct Channel {
     stream: TlsStream<TcpStream>,
     binding: [u8; 32],
+    patience: Duration,
 }
 
 impl Channel {
+    /// Shakes hands with a peer, each of whose frames may take as long as `patience`.
     pub(super) async fn accept(
         stream: TcpStream,
         acceptor: &TlsAcceptor,
         handshakes: &Semaphore,
+        patience: Duration,
     ) -> Result<Self, Stop> {
         let handshake = async {
             let permit = handshakes.acquire().await.map_err(io::Error::other)?;
@@ -65,7 +68,7 @@ impl Channel {
             return Err(io::Error::other("the peer does not speak akr/1").into());
         }
         let binding = exporter(connection)?;
-        Ok(Self { stream, binding })
+        Ok(Self { stream, binding, patience })
     }
 
     /// The 32 bytes that only the two ends of this very connection know (RFC 9266).
@@ -77,7 +80,7 @@ impl Channel {
     pub(super) async fn kind(&mut self) -> Result<(Kind, usize), Stop> {
         let mut header = [0; HEADER];
         let read = self.stream.read_exact(&mut header);
-        timeout(FRAME, read).await.map_err(io::Error::from)??;
+        timeout(self.patience, read).await.map_err(io::Error::from)??;
         Ok(protocol::read_header(header)?)
     }
 
@@ -92,7 +95,7 @@ impl Channel {
         }
         let mut body = Vec::new();
         let mut limited = (&mut self.stream).take(u64::try_from(length).unwrap_or(0));
-        timeout(FRAME, limited.read_to_end(&mut body)).await.map_err(io::Error::from)??;
+        timeout(self.patience, limited.read_to_end(&mut body)).await.map_err(io::Error::from)??;
         if body.len() < length {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
@@ -114,11 +117,12 @@ impl Channel {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let patience = self.patience;
         let write = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        Ok(timeout(FRAME, write).await.map_err(io::Error::from)??)
+        Ok(timeout(patience, write).await.map_err(io::Error::from)??)
     }
 
     /// Says no, and nothing more.

@@ -1,7 +1,8 @@
 //! RECEIPT and LOGGED: what an attempt came to, believed because hardware vouches for it.
 //!
 //! 1. The statement is one, and the key it names has signed its envelope.
-//! 2. It says what the manifest says, and names a release of ours for this attempt, to this key.
+//! 2. It says what the manifest says, and names a release of ours for this attempt, to this key,
+//!    whose lease has not ended.
 //! 3. The closing evidence, over this very statement, is acceptable under the same policy.
 //! 4. The share of the adapter's key opens.
 //! 5. The share is stored, the receipt is logged, and only then is the envelope countersigned.
@@ -15,7 +16,7 @@ use attestation_verifier::protocol::{Kind, Logged, Receipt, WrappedShare};
 use measurement::binding::{adapter_share_info, closing_report_data};
 use measurement::digest::{Digest, Hash32, of};
 use measurement::dsse::Envelope;
-use measurement::log::{self, Event, Record};
+use measurement::log::{self, Event, Record, Refusal};
 use measurement::manifest::{Custodian, Manifest};
 use measurement::octets::Octets;
 use measurement::privacy::accountant::Accountant;
@@ -65,7 +66,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn log(
+pub(super) fn log(
     shared: &Shared,
     receipt: &Receipt,
     envelope: &Envelope,
@@ -87,6 +88,7 @@ fn log(
     let index = release.release.share_index;
     let mut denials = of_manifest(predicate, &manifest);
     denials.extend(of_release(predicate, me, &release));
+    denials.extend(lease(&release));
     if !denials.is_empty() {
         return Err(denials.into());
     }
@@ -103,6 +105,7 @@ fn log(
     let sealed_adapter = predicate.outputs.sealed_adapter_sha256;
     let event = Event::Receipt(log::Receipt {
         attempt: predicate.attempt,
+        closing: receipt.closing.digest(),
         job: manifest.job,
         sealed_adapter,
         statement: Digest::of(payload),
@@ -149,9 +152,13 @@ fn of_manifest(predicate: &Predicate, manifest: &Manifest) -> Vec<Denial> {
     let composed = accountant.compose(&manifest.privacy);
     let epsilon = composed.and_then(|()| accountant.epsilon(manifest.privacy.delta.0));
     let dataset = &predicate.dataset;
+    let plan = &manifest.audit;
+    let planned = (plan.canaries > 0).then_some((plan.canaries, plan.guesses));
+    let audited = predicate.canary_audit.as_ref().map(|audit| (audit.canaries, audit.guesses));
     mismatches([
         ("job", predicate.job_manifest.job == manifest.job),
         ("sequence", predicate.job_manifest.sequence == manifest.sequence),
+        ("canary audit", audited == planned),
         ("base model", predicate.base_model == manifest.base),
         ("data set", dataset.id == manifest.dataset.id),
         ("data set's version", dataset.version == manifest.dataset.version),
@@ -175,6 +182,12 @@ fn of_release(predicate: &Predicate, me: &Custodian, logged: &LoggedRelease) -> 
         ("signer", release.signer == predicate.signer),
         ("simulated", predicate.simulated == (release.root == SIMULATED)),
     ])
+}
+
+/// Before the evidence is judged; the ledger looks again when the receipt is logged.
+fn lease(logged: &LoggedRelease) -> Option<Denial> {
+    let (observed, required) = (now(), logged.release.not_after);
+    (observed > required).then_some(Denial::Ledger(Refusal::LeaseEnded { observed, required }))
 }
 
 fn of_evidence(predicate: &Predicate, result: &AttestationResult) -> Vec<Denial> {

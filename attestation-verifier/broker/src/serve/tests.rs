@@ -19,6 +19,8 @@ use super::*;
 use crate::envelope::{Budget, Label};
 use crate::{custodian, random, store};
 
+mod receipts;
+
 const POLICY: &str = include_str!("../../../policies/strict.toml");
 const MANIFEST: Digest<Manifest> = Digest::from_bytes([5; 48]);
 
@@ -69,6 +71,10 @@ struct Running {
 }
 
 fn running() -> Running {
+    running_with(channel::FRAME)
+}
+
+fn running_with(patience: Duration) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("custodian");
     let public = custodian::init(&path, "wire").unwrap();
@@ -88,7 +94,7 @@ fn running() -> Running {
     std::fs::write(&file, envelope.to_bytes()).unwrap();
     assert_eq!(custodian::import(&path, &file).unwrap().index, 1);
     let listen = ([127, 0, 0, 1], 0).into();
-    let server = Server::start(&path, POLICY, listen, Journal::Silent).unwrap();
+    let server = Server::patient(&path, POLICY, listen, Journal::Silent, patience).unwrap();
     Running { folder, server, key: key.id() }
 }
 
@@ -239,6 +245,29 @@ fn hangs_up_on_another_protocol_and_on_a_stranger_without_tls() {
     let mut heard = Vec::new();
     let _ = plain.read_to_end(&mut heard);
     assert!(heard.len() < 32, "{heard:?}");
+    running.server.shutdown();
+}
+
+#[test]
+fn hangs_up_on_a_session_that_stalls_and_frees_its_place() {
+    let running = running_with(Duration::from_millis(300));
+    let stalled = |said: &[u8]| {
+        let mut client = Client::connect(&running.server, ALPN);
+        client.say(&hello(running.key));
+        let _: Challenge = client.hear();
+        client.send(said);
+        let begin = std::time::Instant::now();
+        let mut heard = Vec::new();
+        // The end of a connection without TLS's farewell is an error; either way it is over.
+        let _ = client.0.read_to_end(&mut heard);
+        assert_eq!(heard.len(), 0, "nothing is said to who says nothing");
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    };
+    // Silent after CHALLENGE; in the middle of a header; in the middle of a body.
+    stalled(&[]);
+    stalled(&[0, 0]);
+    stalled(&[0, 0, 1, 0, 3, 0xa1]);
+    assert_eq!(running.server.shared.store().fold().state().size(), 0);
     running.server.shutdown();
 }
 

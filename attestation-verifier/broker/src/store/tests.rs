@@ -3,6 +3,8 @@ use measurement::log::{Accepted, Code, Deny};
 
 use super::*;
 
+mod oracle;
+
 fn deny(n: u8) -> Event {
     let code = Code::try_from(format!("code-{n}")).unwrap();
     Event::Deny(Deny { code, manifest: Digest::from_bytes([n; 48]) })

@@ -189,7 +189,7 @@ struct Pretrain {
     /// Public text: one JSON object with "text" or "messages" a line, or plain paragraphs.
     #[arg(long, conflicts_with = "synthetic")]
     data: Option<PathBuf>,
-    /// Write that many conversations of small talk instead.
+    /// Write that many short texts instead.
     #[arg(long, default_value_t = 20_000)]
     synthetic: usize,
     /// Folder to write the model to.
@@ -217,13 +217,13 @@ struct Pretrain {
     #[arg(long, default_value_t = 128)]
     positions: u32,
     /// Texts a step.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 16)]
     batch: u32,
     /// Steps.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 1_500)]
     steps: u32,
     /// Peak learning rate.
-    #[arg(long, default_value_t = 4e-3)]
+    #[arg(long, default_value_t = 8e-3)]
     learning_rate: f64,
     /// Seed of text, initial values and order.
     #[arg(long, default_value_t = 1)]
@@ -446,7 +446,7 @@ impl Train {
 fn make_base(args: &Pretrain) -> anyhow::Result<()> {
     let (texts, spelled) = match &args.data {
         Some(path) => (public_texts(path)?, Vec::new()),
-        None => (corpus::conversations(args.synthetic, args.seed), corpus::vocabulary()),
+        None => (corpus::texts(args.synthetic, args.seed), corpus::vocabulary()),
     };
     let recipe = Recipe {
         hidden: args.hidden,

@@ -96,8 +96,8 @@ impl<'m> CpuEngine<'m> {
                 let here = |slot: &&Slot| slot.layer == layer && slot.projection == projection;
                 linears.push(Line {
                     projection,
-                    weight: lend(&linear.weight)?,
-                    bias: linear.bias.as_ref().map(lend).transpose()?,
+                    weight: lend(linear.weight())?,
+                    bias: linear.bias().map(lend).transpose()?,
                     slot: adapter.slots().iter().find(here).cloned(),
                     inputs,
                     outputs,
@@ -111,10 +111,10 @@ impl<'m> CpuEngine<'m> {
         }
         Ok(Self {
             config,
-            embedding: lend(&weights.embedding)?,
+            embedding: lend(weights.embedding.embeddings())?,
             blocks,
             norm: lend(&weights.norm)?,
-            head: lend(&weights.head)?,
+            head: lend(weights.head.weight())?,
             rotary: config.rotary(positions),
             positions,
             rank: adapter.config().rank(),

@@ -34,6 +34,10 @@ impl<'m> ReferenceEngine<'m> {
         example: &Example,
         gradient: &mut [f32],
     ) -> candle_core::Result<()> {
+        gradient.fill(0.0);
+        if example.labels() == 0 {
+            return Ok(()); // the mean over nothing
+        }
         let rank = self.shape.config().rank();
         let scale = self.shape.config().scale();
         let mut factors = BTreeMap::new();
@@ -51,16 +55,9 @@ impl<'m> ReferenceEngine<'m> {
         };
         let ids = Tensor::new(example.ids(), &Device::Cpu)?.unsqueeze(0)?;
         let logits = llama::logits(self.model.config(), self.model.weights(), &branches, &ids)?;
-        let (targets, learned): (Vec<u32>, Vec<bool>) = example.targets().unzip();
-        let weigh = |learned| if learned { example.share() } else { 0.0 };
-        let weights: Vec<f32> = learned.into_iter().map(weigh).collect();
-        let loss = llama::weighted_loss(
-            &logits,
-            &Tensor::new(targets, &Device::Cpu)?,
-            &Tensor::new(weights, &Device::Cpu)?,
-        )?;
-        let gradients = loss.backward()?;
-        gradient.fill(0.0);
+        let learned = (0..).zip(example.targets()).filter(|(_, (_, learned))| *learned);
+        let (rows, targets) = learned.map(|(row, (target, _))| (row, target)).unzip();
+        let gradients = llama::mean_loss(&logits, rows, targets)?.backward()?;
         for slot in self.shape.slots() {
             let Some((a, b)) = factors.get(&(slot.layer, slot.projection)) else { continue };
             for (var, place) in [(a, &slot.a), (b, &slot.b)] {

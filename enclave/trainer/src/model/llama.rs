@@ -1,12 +1,15 @@
-//! The forward pass as a candle graph in which every operation has a gradient.
+//! The forward pass as a graph of candle-nn's layers in which every operation has a gradient.
 //!
-//! candle-nn's fused softmax, RMSNorm and rotary operations return untracked tensors: whatever
-//! lies upstream of them would silently stop learning. None of them is used here. This pass is
-//! the oracle for the hand-written engine and the one that pre-training differentiates; it is
-//! clear rather than fast.
+//! candle-nn's fused operations (`rms_norm`, `softmax_last_dim`, `rope`, and the layers made of
+//! them) return untracked tensors: whatever lies upstream of them would silently stop learning.
+//! Their plain forms (`rms_norm_slow`, `softmax`, `rope_slow`) are tracked, and are what is used
+//! here; tests ask for a gradient of every tensor. This pass is the oracle for the hand-written
+//! engine and the one that pre-training differentiates; it is clear rather than fast.
 
-use super::{Config, Linear, Projection, Weights};
+use super::{Config, Projection, Weights};
+use crate::real::{narrow, real};
 use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::{Linear, Module, loss, ops, rotary_emb};
 
 /// The trainable part: for a layer and projection, `(A, B, scale)` where the adapter has one.
 pub(crate) type Branches<'a> =
@@ -26,7 +29,7 @@ pub(crate) fn logits(
     let sin = Tensor::from_vec(sin, shape, &Device::Cpu)?;
     let mask = mask(config, positions)?;
 
-    let mut x = weights.embedding.index_select(&ids.flatten_all()?, 0)?; // (batch * positions, hidden)
+    let mut x = weights.embedding.forward(ids)?; // (batch, positions, hidden)
     for (layer, block) in weights.layers.iter().enumerate() {
         let apply = |projection: Projection, x: &Tensor| -> Result<Tensor> {
             let found = block.linears().find(|(other, _)| *other == projection);
@@ -37,61 +40,43 @@ pub(crate) fn logits(
             x.reshape((batch, positions, count, config.head_dim))?.transpose(1, 2)?.contiguous()
         };
         let normed = rms_norm(config, &block.input_norm, &x)?;
-        let q = rotate(&heads(apply(Projection::Q, &normed)?, config.heads)?, &cos, &sin)?;
-        let k = rotate(&heads(apply(Projection::K, &normed)?, config.kv_heads)?, &cos, &sin)?;
+        let q = heads(apply(Projection::Q, &normed)?, config.heads)?;
+        let k = heads(apply(Projection::K, &normed)?, config.kv_heads)?;
+        let (q, k) =
+            (rotary_emb::rope_slow(&q, &cos, &sin)?, rotary_emb::rope_slow(&k, &cos, &sin)?);
         let v = heads(apply(Projection::V, &normed)?, config.kv_heads)?;
         let (k, v) = (repeat(config, &k)?, repeat(config, &v)?); // (batch, heads, positions, head)
-        let scale = 1.0 / crate::real::real(config.head_dim).sqrt();
+        let scale = 1.0 / real(config.head_dim).sqrt();
         let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
-        let attended = softmax(&scores.broadcast_add(&mask)?)?.matmul(&v)?;
+        let attended = ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?.matmul(&v)?;
         let attended =
-            attended.transpose(1, 2)?.reshape((batch * positions, config.query_width()))?;
+            attended.transpose(1, 2)?.reshape((batch, positions, config.query_width()))?;
         x = (x + apply(Projection::O, &attended)?)?;
         let normed = rms_norm(config, &block.post_norm, &x)?;
-        let gated = (apply(Projection::Gate, &normed)?.silu()? * apply(Projection::Up, &normed)?)?;
+        let gate = ops::silu(&apply(Projection::Gate, &normed)?)?;
+        let gated = (gate * apply(Projection::Up, &normed)?)?;
         x = (x + apply(Projection::Down, &gated)?)?;
     }
-    let x = rms_norm(config, &weights.norm, &x)?;
-    x.matmul(&weights.head.t()?)?.reshape((batch, positions, config.vocab))
+    weights.head.forward(&rms_norm(config, &weights.norm, &x)?)
 }
 
-/// Sum over rows of `weight * -log p(target)`, in f32. Targets and weights are `(rows)`.
-pub(crate) fn weighted_loss(logits: &Tensor, targets: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    let logits = logits.flatten(0, 1)?; // (rows, vocab)
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
-    let normaliser = shifted.exp()?.sum(D::Minus1)?.log()?;
-    let chosen = shifted.gather(&targets.unsqueeze(1)?, 1)?.squeeze(1)?;
-    ((normaliser - chosen)? * weights)?.sum_all()
+/// Mean of `-log p(target)` over some rows of the logits: `rows` counts positions through the
+/// batch, and has one of the targets for each.
+pub(crate) fn mean_loss(logits: &Tensor, rows: Vec<u32>, targets: Vec<u32>) -> Result<Tensor> {
+    let rows = Tensor::new(rows, &Device::Cpu)?;
+    let logits = logits.flatten(0, 1)?.index_select(&rows, 0)?; // (rows, vocab)
+    loss::cross_entropy(&logits, &Tensor::new(targets, &Device::Cpu)?)
 }
 
 fn project(linear: &Linear, branch: Option<(&Tensor, &Tensor, f64)>, x: &Tensor) -> Result<Tensor> {
-    let mut y = x.matmul(&linear.weight.t()?)?;
-    if let Some(bias) = &linear.bias {
-        y = y.broadcast_add(bias)?;
-    }
-    match branch {
-        Some((a, b, scale)) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * scale)?,
-        None => Ok(y),
-    }
+    let y = linear.forward(x)?;
+    let Some((a, b, scale)) = branch else { return Ok(y) };
+    let [a, b] = [a, b].map(|factor| Linear::new(factor.clone(), None));
+    y + (b.forward(&a.forward(x)?)? * scale)?
 }
 
 fn rms_norm(config: &Config, weight: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean + config.rms_epsilon)?.sqrt()?)?.broadcast_mul(weight)
-}
-
-fn softmax(x: &Tensor) -> Result<Tensor> {
-    let exp = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
-    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
-}
-
-/// Rotates the two halves of each head: `(batch, heads, positions, head)`.
-fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let half = x.dim(D::Minus1)? / 2;
-    let (left, right) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
-    let turned_left = (left.broadcast_mul(cos)? - right.broadcast_mul(sin)?)?;
-    let turned_right = (right.broadcast_mul(cos)? + left.broadcast_mul(sin)?)?;
-    Tensor::cat(&[turned_left, turned_right], D::Minus1)
+    ops::rms_norm_slow(x, weight, narrow(config.rms_epsilon))
 }
 
 /// Each key head serves `heads / kv_heads` neighbouring query heads.

@@ -2,15 +2,16 @@
 
 use super::{Config, Finding, Projection, Unusable};
 use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
+use candle_nn::{Embedding, Linear};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All weights of a model, as contiguous f32 tensors on the CPU.
 pub(crate) struct Weights {
-    pub(crate) embedding: Tensor, // (vocab, hidden)
+    pub(crate) embedding: Embedding, // (vocab, hidden)
     pub(crate) layers: Vec<Block>,
     pub(crate) norm: Tensor, // (hidden)
-    pub(crate) head: Tensor, // (vocab, hidden); the embedding itself where tied
+    pub(crate) head: Linear, // (vocab, hidden); the embedding itself where tied
 }
 
 /// The weights of one block.
@@ -18,12 +19,6 @@ pub(crate) struct Block {
     pub(crate) input_norm: Tensor, // (hidden)
     pub(crate) post_norm: Tensor,  // (hidden)
     linears: Vec<(Projection, Linear)>,
-}
-
-/// One frozen linear layer.
-pub(crate) struct Linear {
-    pub(crate) weight: Tensor, // (outputs, inputs)
-    pub(crate) bias: Option<Tensor>,
 }
 
 impl Block {
@@ -54,8 +49,8 @@ impl Weights {
             for projection in Projection::ALL {
                 let path = projection.path(layer);
                 let bias = config.has_bias(projection).then(|| take(&format!("{path}.bias")));
-                let linear =
-                    Linear { weight: take(&format!("{path}.weight"))?, bias: bias.transpose()? };
+                let weight = take(&format!("{path}.weight"))?; // (outputs, inputs)
+                let linear = Linear::new(weight, bias.transpose()?);
                 linears.push((projection, linear));
             }
             layers.push(Block {
@@ -64,9 +59,14 @@ impl Weights {
                 linears,
             });
         }
-        let embedding = take("model.embed_tokens.weight")?;
-        let head = if config.tied { embedding.clone() } else { take("lm_head.weight")? };
-        Ok(Self { embedding, layers, norm: take("model.norm.weight")?, head })
+        let words = take("model.embed_tokens.weight")?;
+        let head = if config.tied { words.clone() } else { take("lm_head.weight")? };
+        Ok(Self {
+            embedding: Embedding::new(words, config.hidden),
+            layers,
+            norm: take("model.norm.weight")?,
+            head: Linear::new(head, None),
+        })
     }
 }
 

@@ -238,7 +238,7 @@ fn check_footer(footer: Footer, layout: &Layout, end: u64) -> Result<(), IndexEr
 }
 
 /// How many different unit ids the entries hold.
-pub(super) fn distinct_units(entries: &[[u8; ENTRY_LEN]]) -> u64 {
+fn distinct_units(entries: &[[u8; ENTRY_LEN]]) -> u64 {
     let mut units = Zeroizing::new(Vec::with_capacity(entries.len()));
     units.extend(entries.iter().map(|bytes| Entry::read(bytes).unit));
     units.sort_unstable();

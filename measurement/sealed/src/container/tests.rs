@@ -63,9 +63,23 @@ fn sealed(header: &Header, records: &[(u64, Vec<u8>)], seed: u8) -> Golden {
     for (unit, payload) in records {
         bytes.extend(writer.record(*unit, payload).unwrap());
     }
-    let (last, root) = writer.finish().unwrap();
+    let (last, root) = close(writer, records).unwrap();
     bytes.extend(last);
     Golden { bytes, root }
+}
+
+type Closed = Result<(Vec<u8>, Hash32<Dataset>), ContainerError>;
+
+/// Tells the index of `records`, and finishes.
+fn close(mut writer: Writer<rand_chacha::ChaCha20Rng>, records: &[(u64, Vec<u8>)]) -> Closed {
+    let mut bytes = Vec::new();
+    for (unit, payload) in records {
+        bytes.extend(writer.entry(*unit, u32::try_from(payload.len()).unwrap())?);
+    }
+    let units: std::collections::BTreeSet<_> = records.iter().map(|(unit, _)| unit).collect();
+    let (last, root) = writer.finish(to_u64(units.len()))?;
+    bytes.extend(last);
+    Ok((bytes, root))
 }
 
 fn golden_container() -> Golden {
@@ -148,9 +162,93 @@ fn padding_piece_by_piece_makes_the_same_file() {
         assert!(more.len() <= 4096);
         bytes.extend(more);
     }
-    let (last, root) = writer.finish().unwrap();
+    let (last, root) = writer.finish(0).unwrap();
+    assert!(last.len() <= 4096);
     bytes.extend(last);
     assert_eq!((bytes, root), (whole.bytes, whole.root));
+}
+
+#[test]
+fn no_call_returns_more_than_two_segments_to_who_pads_in_between() {
+    let (mut writer, mut bytes) =
+        Writer::new(&header(), &golden::key(KEY), golden::rng(1)).unwrap();
+    let mut take = |more: Vec<u8>| {
+        assert!(more.len() <= 2 * 4096, "{}", more.len());
+        bytes.extend(more);
+    };
+    for (unit, payload) in records() {
+        take(writer.record(unit, &payload).unwrap());
+    }
+    while let Some(more) = writer.pad().unwrap() {
+        take(more);
+    }
+    for (unit, payload) in records() {
+        take(writer.entry(unit, u32::try_from(payload.len()).unwrap()).unwrap());
+    }
+    while let Some(more) = writer.pad().unwrap() {
+        take(more);
+    }
+    let (last, root) = writer.finish(2).unwrap();
+    take(last);
+    let whole = golden_container();
+    assert_eq!((bytes, root), (whole.bytes, whole.root));
+}
+
+/// What comes of telling `entries` after the golden records.
+fn told(entries: &[(u64, u32)]) -> Result<(), ContainerError> {
+    let mut writer = writer();
+    for (unit, payload) in records() {
+        writer.record(unit, &payload).unwrap();
+    }
+    for (unit, length) in entries {
+        writer.entry(*unit, *length)?;
+    }
+    writer.finish(2).map(drop)
+}
+
+#[test]
+fn refuses_an_index_that_is_not_of_the_records() {
+    let all = [(77, 10), (5, 5000), (77, 1)];
+    assert_eq!(told(&all), Ok(()));
+    for number in 0..3 {
+        let (mut unit, mut length) = (all, all);
+        unit[number].0 += 1;
+        length[number].1 += 1;
+        assert_eq!(told(&unit), Err(ContainerError::OtherEntries));
+        assert_eq!(told(&length), Err(ContainerError::OtherEntries));
+    }
+    assert_eq!(told(&[all[1], all[0], all[2]]), Err(ContainerError::OtherEntries));
+}
+
+#[test]
+fn refuses_an_index_with_fewer_or_more_entries_than_records() {
+    let all = [(77, 10), (5, 5000), (77, 1), (77, 1)];
+    for observed in 0..3 {
+        let entries = ContainerError::Entries { observed: to_u64(observed), required: 3 };
+        assert_eq!(told(&all[..observed]), Err(entries));
+    }
+    assert_eq!(told(&all), Err(ContainerError::Entries { observed: 4, required: 3 }));
+}
+
+#[test]
+fn a_wrong_count_of_units_opens_for_no_one() {
+    let mut bytes = Vec::new();
+    let (mut writer, first) = Writer::new(&header(), &golden::key(KEY), golden::rng(1)).unwrap();
+    bytes.extend(first);
+    bytes.extend(writer.record(7, b"x").unwrap());
+    bytes.extend(writer.entry(7, 1).unwrap());
+    let (last, root) = writer.finish(2).unwrap();
+    bytes.extend(last);
+    let finding = Golden { bytes, root }.finding();
+    assert_eq!(finding, IndexError::Units { observed: 2, required: 1 }.into());
+}
+
+#[test]
+fn refuses_a_record_after_the_index_began() {
+    let mut writer = writer();
+    writer.record(1, &[1; 9000]).unwrap();
+    writer.entry(1, 9000).unwrap();
+    assert_eq!(writer.record(1, b"x"), Err(ContainerError::PaddingBegun));
 }
 
 #[test]
@@ -548,7 +646,8 @@ fn refuses_what_does_not_fit_and_goes_on() {
         writer.record(1, b"x").unwrap();
     }
     assert_eq!(writer.record(1, b"x"), Err(ContainerError::Records { allowed: 8 }));
-    assert!(writer.finish().is_ok());
+    let one = (1, b"x".to_vec());
+    assert!(close(writer, &vec![one; 8]).is_ok());
 }
 
 #[test]

@@ -1,4 +1,8 @@
-//! Writing a container, in one pass and in flat memory: one segment and the index are held.
+//! Writing a container, in flat memory: one segment is held, however many records there are.
+//!
+//! The index follows the padding, so what was said of each record is said once more when its time
+//! comes: [`Writer::record`] for all, [`Writer::pad`], [`Writer::entry`] for all in the same order,
+//! [`Writer::finish`]. A running hash holds the second telling to the first.
 
 use alloc::vec::Vec;
 
@@ -7,12 +11,13 @@ use measurement::{
     digest::{Hash32, of::Dataset},
 };
 use rand_core::CryptoRng;
+use ring::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use super::{
     ContainerError, Header, floe_aad,
     header::{Layout, to_u64},
-    index::{ENTRY_LEN, Entry, Footer, distinct_units},
+    index::{ENTRY_LEN, Entry, Footer},
 };
 use crate::{floe::Encryptor, key::DataKey};
 
@@ -22,12 +27,33 @@ use crate::{floe::Encryptor, key::DataKey};
 pub struct Writer<R> {
     layout: Layout,
     stream: Stream<R>,
-    index: Zeroizing<Vec<u8>>,
-    records: u64,
-    /// Bytes of records.
-    end: u64,
-    /// Bytes of records and of padding.
+    /// What was said of the records.
+    sealed: Tale,
+    /// What was said of them again.
+    told: Tale,
+    /// Bytes of plaintext so far.
     written: u64,
+}
+
+/// Units and lengths, in order.
+struct Tale {
+    hash: Context,
+    records: u64,
+    /// Where the last record ends.
+    end: u64,
+}
+
+impl Tale {
+    fn new() -> Self {
+        Self { hash: Context::new(&SHA256), records: 0, end: 0 }
+    }
+
+    fn add(&mut self, unit: u64, length: u32) {
+        self.hash.update(&unit.to_be_bytes());
+        self.hash.update(&length.to_be_bytes());
+        self.records = self.records.saturating_add(1);
+        self.end = self.end.saturating_add(u64::from(length));
+    }
 }
 
 impl<R: CryptoRng> Writer<R> {
@@ -38,7 +64,7 @@ impl<R: CryptoRng> Writer<R> {
     /// [`ContainerError::WrongKey`] if the header names another key; [`ContainerError::Version`],
     /// [`ContainerError::Suite`], [`ContainerError::Size`] and
     /// [`FloeError::SegmentSize`](crate::FloeError::SegmentSize) for a header that makes no
-    /// container; [`ContainerError::Memory`].
+    /// container.
     pub fn new(
         header: &Header,
         key: &DataKey,
@@ -54,8 +80,8 @@ impl<R: CryptoRng> Writer<R> {
         let (floe, floe_header) = Encryptor::start(key, &aad, layout.segment, &mut rng)?;
         first.extend_from_slice(&floe_header);
         let stream = Stream::new(floe, rng, &layout, &first);
-        let index = reserve_index(layout.n_max)?;
-        Ok((Self { layout, stream, index, records: 0, end: 0, written: 0 }, first))
+        let (sealed, told) = (Tale::new(), Tale::new());
+        Ok((Self { layout, stream, sealed, told, written: 0 }, first))
     }
 
     /// Adds a record of the privacy unit `unit_id`, in its place after those before it. Unit ids
@@ -69,19 +95,22 @@ impl<R: CryptoRng> Writer<R> {
         let (length, end) = self.admit(unit_id, payload)?;
         let mut out = Vec::new();
         self.stream.push(payload, &mut out)?;
-        Entry { offset: self.end, length, flags: 0, unit: unit_id }.write(&mut self.index);
-        self.records += 1;
-        (self.end, self.written) = (end, end);
+        self.sealed.add(unit_id, length);
+        self.written = end;
         Ok(out)
     }
 
-    /// Seals the next segment's worth of padding; `None` when there is no more. Calling this until
-    /// then keeps [`Writer::finish`] from returning all of it at once.
+    /// Seals the next segment's worth of zeros: behind the records, and, once each of them has its
+    /// entry, behind the index. `None` when there is no more for now. Calling this until then keeps
+    /// [`Writer::entry`] and [`Writer::finish`] from returning all of it at once.
     ///
     /// # Errors
     /// [`ContainerError::Floe`], which no input causes.
     pub fn pad(&mut self) -> Result<Option<Vec<u8>>, ContainerError> {
-        let left = self.layout.capacity.saturating_sub(self.written);
+        let left = match self.padding() {
+            0 if self.told.records == self.sealed.records => self.unused(),
+            padding => padding,
+        };
         if left == 0 {
             return Ok(None);
         }
@@ -92,36 +121,75 @@ impl<R: CryptoRng> Writer<R> {
         Ok(Some(out))
     }
 
-    /// Seals what padding is left, the index and the footer; returns the last bytes of the file
-    /// and the data set's root.
+    /// Seals the index entry of the next record: once for each, in the order of the records, after
+    /// the last of them. Seals what padding is left first.
     ///
     /// # Errors
-    /// [`ContainerError::Floe`], which no input causes.
-    pub fn finish(mut self) -> Result<(Vec<u8>, Hash32<Dataset>), ContainerError> {
-        let mut out = Vec::new();
-        while let Some(padding) = self.pad()? {
-            out.extend_from_slice(&padding);
+    /// [`ContainerError::Entries`] for more entries than records.
+    pub fn entry(&mut self, unit_id: u64, length: u32) -> Result<Vec<u8>, ContainerError> {
+        let (observed, required) = (self.told.records.saturating_add(1), self.sealed.records);
+        if observed > required {
+            return Err(ContainerError::Entries { observed, required });
         }
-        let (entries, _) = self.index.as_chunks::<ENTRY_LEN>();
-        let units = distinct_units(entries);
-        self.stream.push(&self.index, &mut out)?;
-        let unused = self.layout.n_max.saturating_sub(self.records);
-        self.stream.zeros(unused.saturating_mul(to_u64(ENTRY_LEN)), &mut out)?;
+        let mut out = Vec::new();
+        while self.padding() > 0 {
+            out.extend(self.pad()?.unwrap_or_default());
+        }
+        let offset = self.told.end;
+        let mut entry = Zeroizing::new(Vec::with_capacity(ENTRY_LEN));
+        Entry { offset, length, flags: 0, unit: unit_id }.write(&mut entry);
+        self.stream.push(&entry, &mut out)?;
+        self.told.add(unit_id, length);
+        self.written = self.written.saturating_add(to_u64(ENTRY_LEN));
+        Ok(out)
+    }
+
+    /// Seals the unused entries and the footer, which counts `units` different unit ids; returns
+    /// the last bytes of the file and the data set's root. A wrong count makes a container that no
+    /// reader opens.
+    ///
+    /// # Errors
+    /// [`ContainerError::Entries`] if a record has no entry, [`ContainerError::OtherEntries`] if the
+    /// entries are of other units or lengths than the records.
+    pub fn finish(mut self, units: u64) -> Result<(Vec<u8>, Hash32<Dataset>), ContainerError> {
+        let (observed, required) = (self.told.records, self.sealed.records);
+        if observed != required {
+            return Err(ContainerError::Entries { observed, required });
+        }
+        let mut out = Vec::new();
+        while let Some(zeros) = self.pad()? {
+            out.extend_from_slice(&zeros);
+        }
+        let Self { layout, mut stream, sealed, told, .. } = self;
+        if told.hash.finish().as_ref() != sealed.hash.finish().as_ref() {
+            return Err(ContainerError::OtherEntries);
+        }
         let footer = Footer {
-            records_end: self.end,
-            index_off: self.layout.capacity,
-            records: self.records,
+            records_end: sealed.end,
+            index_off: layout.capacity,
+            records: sealed.records,
             units,
         };
-        self.stream.push(&footer.bytes(), &mut out)?;
-        let root = self.stream.finish(&mut out)?;
+        stream.push(&footer.bytes(), &mut out)?;
+        let root = stream.finish(&mut out)?;
         Ok((out, root))
+    }
+
+    /// Zeros still to come behind the records.
+    fn padding(&self) -> u64 {
+        self.layout.capacity.saturating_sub(self.written)
+    }
+
+    /// Zeros still to come behind the entries, when all of them are there.
+    fn unused(&self) -> u64 {
+        let index = self.layout.n_max.saturating_mul(to_u64(ENTRY_LEN));
+        self.layout.capacity.saturating_add(index).saturating_sub(self.written)
     }
 
     /// The record's length, and where it will end.
     fn admit(&self, unit_id: u64, payload: &[u8]) -> Result<(u32, u64), ContainerError> {
-        let (record, observed) = (self.records, payload.len());
-        if self.written != self.end {
+        let (record, observed) = (self.sealed.records, payload.len());
+        if self.written != self.sealed.end || self.told.records > 0 {
             return Err(ContainerError::PaddingBegun);
         }
         if payload.is_empty() {
@@ -135,7 +203,7 @@ impl<R: CryptoRng> Writer<R> {
         }
         let length = u32::try_from(observed)
             .map_err(|_| ContainerError::RecordLength { record, observed })?;
-        let end = self.end.saturating_add(u64::from(length));
+        let end = self.sealed.end.saturating_add(u64::from(length));
         if end > self.layout.capacity {
             return Err(ContainerError::Capacity { observed: end, allowed: self.layout.capacity });
         }
@@ -207,15 +275,4 @@ impl<R: CryptoRng> Stream<R> {
         self.commitment.push(out.get(begin..).unwrap_or_default());
         Ok(self.commitment.root())
     }
-}
-
-/// Room for the whole index, so that it is never moved while it grows.
-fn reserve_index(n_max: u64) -> Result<Zeroizing<Vec<u8>>, ContainerError> {
-    let required = n_max.saturating_mul(to_u64(ENTRY_LEN));
-    let mut index = Vec::new();
-    usize::try_from(required)
-        .ok()
-        .and_then(|bytes| index.try_reserve_exact(bytes).ok())
-        .ok_or(ContainerError::Memory { required })?;
-    Ok(Zeroizing::new(index))
 }

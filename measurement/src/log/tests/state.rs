@@ -14,6 +14,7 @@ use crate::privacy::{Mechanism, Terms, Unit, tests::golden};
 
 const DATASET: Octets<16> = Octets([1; 16]);
 const JOB: Octets<16> = Octets([2; 16]);
+const TIME: u64 = 1_800_000_000;
 
 fn manifest() -> Digest<Manifest> {
     Digest::of(b"manifest")
@@ -40,6 +41,7 @@ fn release() -> Release {
         debit: 1,
         dek_id: Octets([3; 32]),
         manifest: manifest(),
+        not_after: TIME + 60,
         release_id: Octets([4; 16]),
         report_data: Octets([5; 64]),
         root: "AMD".into(),
@@ -61,6 +63,7 @@ fn commit(step: u32) -> Commit {
 fn receipt() -> Receipt {
     Receipt {
         attempt: 1,
+        closing: Hash32::of(b"evidence"),
         job: JOB,
         sealed_adapter: Hash32::of(b"adapter"),
         statement: Digest::of(b"statement"),
@@ -72,7 +75,7 @@ fn unwrap() -> Unwrap {
 }
 
 fn salted(event: Event) -> Record {
-    Record { event, salt: Octets([10; 32]), time: 1_800_000_000 }
+    Record { event, salt: Octets([10; 32]), time: TIME }
 }
 
 /// A job that went well, and a request that was refused: one record of each kind.
@@ -229,6 +232,28 @@ fn refuses_a_confirmation_of_nothing_and_a_second_one() {
     assert_eq!(findings(2, Event::Confirm(confirm())), [refusal]);
     let refusal = Refusal::ConfirmRepeated { release_id };
     assert_eq!(findings(4, Event::Confirm(confirm())), [refusal]);
+}
+
+#[test]
+fn refuses_a_confirmation_and_a_receipt_after_the_lease() {
+    let required = TIME + 60;
+    for (count, event) in [(3, Event::Confirm(confirm())), (4, Event::Receipt(receipt()))] {
+        let state = State::fold(&history()[..count]).unwrap();
+        let at = |time| state.findings(&Record { time, ..salted(event.clone()) });
+        assert_eq!(at(required), []);
+        let ended = Refusal::LeaseEnded { observed: required + 1, required };
+        assert_eq!(at(required + 1), [ended]);
+    }
+}
+
+#[test]
+fn an_attempt_ends_with_the_first_of_its_leases() {
+    let mut records = history()[..3].to_vec();
+    let next =
+        Release { not_after: TIME + 9, release_id: Octets([0; 16]), share_index: 2, ..release() };
+    records.push(salted(Event::Release(next)));
+    let state = State::fold(&records).unwrap();
+    assert_eq!(state.job(&JOB).unwrap().lease(1), Some(TIME + 9));
 }
 
 #[test]

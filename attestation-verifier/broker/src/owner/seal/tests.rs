@@ -102,7 +102,7 @@ fn the_enclave_reads_what_the_owner_sealed() {
     let records = open(&fixture.path("data.sds"), &key, outcome.sidecar.dataset.root).ok().unwrap();
     assert_eq!((records.len(), records.units()), (40, 12));
     let text = fs::read_to_string(&fixture.files[0]).unwrap();
-    let mut units = HashMap::new();
+    let mut units = std::collections::HashMap::new();
     for (line, (unit, payload)) in text.lines().zip(records.iter()) {
         let record = Record::parse(line.as_bytes(), Some("customer_id")).ok().unwrap();
         record.expose(|expected| assert_eq!(payload, expected));
@@ -229,15 +229,81 @@ fn refuses_a_file_that_changed_between_the_passes() {
         };
         let outcome = fixture.with(|request| {
             let mut rng = random::fresh().unwrap();
-            let mut census = Census::new(256, &mut rng);
-            let survey = look(request, &mut census, &mut rng).unwrap();
+            let units = Units::new(&mut rng);
+            let survey = look(request, &units).unwrap();
             let key = DataKey::generate(&mut rng);
             let header = header(request, &key, &mut rng);
             fs::write(&fixture.files[0], &changed).unwrap();
-            pour(request, &header, &key, (&census, &survey), &mut rng, &mut io::sink())
+            pour(request, &header, &key, (&units, &survey), &mut io::sink())
         });
         assert!(matches!(outcome, Err(SealError::Changed { .. })), "{change}");
     }
+}
+
+/// Rewrites the file of records while the container is written, after so many bytes of it.
+struct Meddler<'a> {
+    left: usize,
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Write for Meddler<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.saturating_sub(bytes.len());
+        if self.left == 0 {
+            fs::write(self.path, self.text)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn refuses_a_file_that_changed_before_its_index_was_read() {
+    let fixture = Fixture::new();
+    let text = fs::read_to_string(&fixture.files[0]).unwrap();
+    let first = text.lines().next().unwrap();
+    for changed in [
+        format!("{text}{first}\n"),
+        text.replacen("Dear", "Deer", 1),
+        text.replacen("\"c-", "\"d-", 1),
+        text.replacen("Dear", "Dears", 1),
+        String::new(),
+        "{".to_owned(),
+    ] {
+        fs::write(&fixture.files[0], &text).unwrap();
+        let outcome = fixture.with(|request| {
+            let mut rng = random::fresh().unwrap();
+            let units = Units::new(&mut rng);
+            let survey = look(request, &units).unwrap();
+            let key = DataKey::generate(&mut rng);
+            let header = header(request, &key, &mut rng);
+            let left = usize::try_from(header.capacity).unwrap();
+            let mut out = Meddler { left, path: &fixture.files[0], text: &changed };
+            pour(request, &header, &key, (&units, &survey), &mut out)
+        });
+        assert!(matches!(outcome, Err(SealError::Changed { .. })), "{outcome:?}");
+    }
+}
+
+#[test]
+fn counts_units_exactly_and_no_further_than_there_is_room() {
+    let count = |room: u64, units: &[u64]| {
+        let mut census = Census::new(room);
+        units.iter().for_each(|unit| census.count(*unit));
+        census.result()
+    };
+    assert_eq!(count(9, &[]), (0, 0));
+    assert_eq!(count(9, &[5, 1, 5, u64::MAX, 5, 1]), (3, 3));
+    assert_eq!(count(2, &[5, 1, 5, u64::MAX, 5, 1]), (3, 3));
+    assert_eq!(count(1, &[5, 1, 7, 8]), (2, 1));
+    assert_eq!(count(9, &[7; 70_000]), (1, 65_535));
+    let many: Vec<_> = (0..3 * u64::try_from(FOLD).unwrap()).map(|n| n / 2 % 300_000).collect();
+    assert_eq!(count(1 << 20, &many), (300_000, 4));
+    assert_eq!(count(1000, &many), (1001, 2));
 }
 
 /// A disk with so many bytes left.
@@ -267,14 +333,14 @@ fn a_disk_that_fills_leaves_nothing_that_any_reader_accepts() {
     let fixture = Fixture::new();
     fixture.with(|request| {
         let mut rng = random::fresh().unwrap();
-        let mut census = Census::new(256, &mut rng);
-        let survey = look(request, &mut census, &mut rng).unwrap();
+        let units = Units::new(&mut rng);
+        let survey = look(request, &units).unwrap();
         let key = DataKey::generate(&mut rng);
         let header = header(request, &key, &mut rng);
         let length = usize::try_from(header.file_len().unwrap()).unwrap();
         for left in [0, 1, 500, 65_536, 100_000, 200_000, length - 1] {
             let mut disk = Disk { left, kept: Vec::new() };
-            let full = pour(request, &header, &key, (&census, &survey), &mut rng, &mut disk);
+            let full = pour(request, &header, &key, (&units, &survey), &mut disk);
             let Err(SealError::File(error)) = full else { panic!("{left}: not full") };
             assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{left}");
             let mut reader = Reader::new(&key, Hash32::from_bytes([0; 32]), 1 << 30);
