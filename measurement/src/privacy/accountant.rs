@@ -50,7 +50,8 @@ pub const NAME: &str = "cloister-pld/1";
 const ULP: f64 = f64::EPSILON / 2.0;
 /// Noise multipliers that are put on a grid.
 const GRID_NOISE: core::ops::RangeInclusive<f64> = 1e-3..=1e9;
-/// What merging Gaussians and rounding the sample rate may have cost the bound from below, relative.
+/// What rounding the sum of Gaussians up may have cost the bound from below: a part of their mu, of
+/// which the losses are at most mu (mu / 2 + 40).
 const ROUNDED: f64 = 1e-12;
 /// Iterations after which [`Accountant::epsilon`] says that δ does not cover the dropped units; four
 /// are usual.
@@ -284,11 +285,15 @@ impl Accountant {
         }
     }
 
-    fn ideal(&self, target: Target) -> Ideal {
+    /// mu of the steps that everyone takes part in, rounded up.
+    fn everyone(&self) -> f64 {
         let everyone = self.runs.iter().filter(|run| run.rate >= 1.0);
-        // The sum is rounded up.
         let squared: f64 = everyone.map(|run| real(run.steps) / (run.sigma * run.sigma)).sum();
-        let mu = libm::sqrt(squared) * (1.0 + 0.25 * ROUNDED);
+        libm::sqrt(squared) * (1.0 + 0.25 * ROUNDED)
+    }
+
+    fn ideal(&self, target: Target) -> Ideal {
+        let mu = self.everyone();
         let mut runs: Vec<_> = self.runs.iter().copied().filter(|run| run.rate < 1.0).collect();
         if runs.is_empty() {
             return Ideal::Gaussian(mu * self.reach());
@@ -336,7 +341,8 @@ impl Accountant {
             Ideal::Grid(sides) => sides.iter().map(|side| side.lower(delta)).fold(0.0, f64::max),
             Ideal::Renyi => 0.0,
         };
-        lower * (1.0 - ROUNDED)
+        let mu = self.everyone() * self.reach();
+        (lower - ROUNDED * mu * (mu + 40.0)).max(0.0)
     }
 
     /// The least that any order promises; every order's promise holds.

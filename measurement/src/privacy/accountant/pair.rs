@@ -9,9 +9,9 @@
 //! | replace | (1-q) n + q n1 | (1-q) n + q n(-1) |
 //!
 //! The loss is `L(x) = ln P(x)/Q(x)`. The add side runs along `-x`, so that every loss grows with its
-//! argument. All three dominate (Zhu, Dong, Wang 2022, theorem 11, for add and remove; Balle, Barthe,
-//! Gaboardi 2018 for the form of replace): the clipped sum lies in a ball, and along the line through
-//! the two centres the Gaussian is one-dimensional.
+//! argument. Add and remove dominate each its side of the subsampled mechanism, and compositions of
+//! them (Zhu, Dong, Wang 2022); replace is the pair of Lebeda, Regehr, Kamath, Steinke 2024 (arXiv
+//! 2405.20769): opposite gradients of full norm.
 
 use core::f64::consts::{FRAC_1_SQRT_2, PI};
 

@@ -390,7 +390,7 @@ fn compose(
     for (lattice, steps) in lattices {
         errors.add(lattice, real(*steps), plan);
     }
-    let last = 8.0 * ULP * (signed(top.saturating_sub(bottom)) + 4.0);
+    let last = 8.0 * ULP * (signed(top.saturating_sub(bottom)) + 1000.0);
     let peak = shape_maximum(plan.theta);
     let reach = window.base.abs() + signed(top).abs().max(signed(bottom).abs()) * plan.spacing;
     let bound = |law: &Law, noise: f64, beyond: f64| Bound {
@@ -552,7 +552,9 @@ impl Spectrum {
                     (Packed::unpack(*value, mirror), Packed::unpack(*base, opposite));
                 let upper = Power::new(base.upper, error, *steps).times(before.upper, errors.0);
                 let lower = Power::new(base.lower, error, *steps).times(before.lower, errors.1);
-                *errors = (upper.1, lower.1);
+                // Packing rounds each by a part of both.
+                let packing = 8.0 * ULP * (upper.0.norm() + lower.0.norm());
+                *errors = (upper.1 + packing, lower.1 + packing);
                 let (here, there) = Packed { upper: upper.0, lower: lower.0 }.pack();
                 *value = here;
                 if let Some((mirror, _)) = other {
