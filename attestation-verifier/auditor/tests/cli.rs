@@ -144,6 +144,8 @@ fn epsilon_prints_both_bounds_and_how_they_came_about() {
     assert_eq!(json["method"], "cloister-pld/1");
     assert!(json["grid"]["spacing"].as_f64().unwrap() > 0.0);
     assert!(json["solved"].is_null() && json["attack"].is_null());
+    let third = out(&auditor(&[&arguments[..], &["--third-opinion"]].concat()));
+    assert!(third.contains("  variables    epsilon between 1.81 and 1.84\n"), "{third}");
 }
 
 #[test]

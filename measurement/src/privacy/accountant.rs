@@ -22,6 +22,7 @@ mod gaussian;
 mod lattice;
 mod pair;
 mod pld;
+mod prv;
 mod rdp;
 mod saddle;
 mod solve;
@@ -40,6 +41,7 @@ use super::{Adjacency, Mechanism, OutOfRange, Terms, Unit};
 use crate::cbor::Real;
 
 pub use self::attack::{Attack, Point};
+pub use self::prv::Estimate;
 pub use self::solve::{Sampling, Unknown, solve_noise_multiplier, solve_sample_rate, solve_steps};
 
 /// Name and version of this accountant, for receipts: another number may differ only where this
@@ -283,6 +285,43 @@ impl Accountant {
             Some((_, Adjacency::ReplaceOne)) => &[Side::Replace],
             _ => &[Side::Remove, Side::Add],
         }
+    }
+
+    /// The third opinion: ε at `delta` by privacy random variables, for the sampler without a cap,
+    /// with an error of 1 % of ε (0.01 where ε is larger than 1); `None` for ε = 0, below δ = 1e-10 and
+    /// where the numbers do not fit. It takes no account of rounding errors.
+    ///
+    /// # Errors
+    /// [`AccountantError::Delta`] unless 0 < δ < 1.
+    pub fn random_variables_epsilon(
+        &self,
+        delta: f64,
+    ) -> Result<Option<Estimate>, AccountantError> {
+        let whole = self.renyi_epsilon(delta / 4000.0)?;
+        let certified = self.upper(&self.ideal(Target::Delta(delta)), delta);
+        let Some((certified, _)) = certified.filter(|(epsilon, _)| *epsilon > 0.0) else {
+            return Ok(None);
+        };
+        let error = 0.01 * certified.min(1.0);
+        let steps: u64 = self.runs.iter().map(|run| run.steps).fold(0, u64::saturating_add);
+        // Large losses of one step: part of delta that it may be beyond the grid.
+        let alone = delta / 8000.0 / real(steps.max(1));
+        let mut reach = whole.max(error) + 3.0 * error;
+        let mut sides = Vec::new();
+        for side in self.sides() {
+            let run =
+                |run: &Spent| Run { pair: Pair::new(*side, run.rate, run.sigma), steps: run.steps };
+            let runs: Vec<_> = self.runs.iter().map(run).collect();
+            for Run { pair, .. } in &runs {
+                let far = pair.loss(pair.upper_end(alone)).max(-pair.loss(pair.lower_end(alone)));
+                reach = reach.max(far);
+            }
+            sides.push(runs);
+        }
+        let of = |runs: &Vec<Run>| prv::estimate(runs, delta, error, reach);
+        let larger = |a: Estimate, b: Estimate| if a.upper >= b.upper { a } else { b };
+        let known = sides.iter().map(of).collect::<Option<Vec<_>>>();
+        Ok(known.and_then(|known| known.into_iter().reduce(larger)))
     }
 
     /// mu of the steps that everyone takes part in, rounded up.

@@ -44,6 +44,9 @@ pub struct Arguments {
     /// The public bound on the number of units, which delta and q are then held against
     #[arg(long, value_name = "N")]
     max_units: Option<u32>,
+    /// Also print what privacy random variables make of it, a third opinion (slow)
+    #[arg(long)]
+    third_opinion: bool,
     /// Also print what the best attack achieves
     #[arg(long)]
     attack: bool,
@@ -90,6 +93,8 @@ struct Cost {
     grid: Option<Grid>,
     /// The second opinion, an upper bound too; absent where it is infinite.
     epsilon_renyi: Option<f64>,
+    /// The third opinion, from both sides; absent where it has none.
+    epsilon_random_variables: Option<[f64; 2]>,
     unit: String,
     adjacency: Adjacency,
     max_units: Option<u32>,
@@ -147,6 +152,10 @@ fn text(cost: &Cost) -> String {
     if let Some(renyi) = cost.epsilon_renyi {
         text += &format!("  renyi        epsilon <= {}\n", rounded_up(renyi));
     }
+    if let Some([lower, upper]) = cost.epsilon_random_variables {
+        let (lower, upper) = (rounded_down(lower), rounded_up(upper));
+        text += &format!("  variables    epsilon between {lower} and {upper}\n");
+    }
     if let Some(attack) = &cost.attack {
         text += &format!("  advantage    <= {:.4}\n", attack.advantage);
         for TruePositive { at_false_positive, at_most } in &attack.true_positive {
@@ -184,6 +193,12 @@ fn cost(arguments: &Arguments) -> Result<Cost, String> {
         computation,
         grid,
         epsilon_renyi: renyi.is_finite().then_some(renyi),
+        epsilon_random_variables: if arguments.third_opinion {
+            let estimate = spent.random_variables_epsilon(asked.delta).map_err(words)?;
+            estimate.map(|estimate| [estimate.lower, estimate.upper])
+        } else {
+            None
+        },
         unit: arguments.unit.clone(),
         adjacency: asked.adjacency,
         max_units: arguments.max_units,

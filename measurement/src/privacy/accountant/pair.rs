@@ -65,6 +65,20 @@ impl Pair {
         }
     }
 
+    /// P's mass between two points, as a difference of error functions.
+    pub(super) fn between(&self, from: f64, to: f64) -> f64 {
+        let normal = |centre: f64| {
+            let (a, b) = ((from - centre) / self.sigma, (to - centre) / self.sigma);
+            // On the side where both are small.
+            let (a, b) = if a > 0.0 { (-b, -a) } else { (a, b) };
+            (libm::erfc(-b * FRAC_1_SQRT_2) - libm::erfc(-a * FRAC_1_SQRT_2)) / 2.0
+        };
+        match self.side {
+            Side::Add => normal(0.0),
+            Side::Remove | Side::Replace => self.p * normal(0.0) + self.q * normal(1.0),
+        }
+    }
+
     /// Distance from the nearest centre of P.
     pub(super) fn distance(&self, x: f64) -> f64 {
         match self.side {
