@@ -136,9 +136,14 @@ impl Composition {
         }
         let error = 1.0 + bound.error;
         let level = Level { factor: share / error, offset: -bound.outside / error };
+        // What is no number is no bound either: it would never be crossed.
+        let parts = [level.factor, level.offset, bound.noise, bound.ln_scale, self.shift(1.0)];
+        if !parts.iter().all(|part| part.is_finite()) {
+            return None;
+        }
         let masses = self.values.iter().map(|value| value.re.max(0.0) + bound.noise);
         let epsilon = self.crossing(masses, bound.ln_scale, delta, level)?;
-        Some(epsilon + self.shift(epsilon))
+        Some((epsilon + self.shift(epsilon)).max(0.0))
     }
 
     /// An epsilon >= 0 that is certain not to hold at `delta`, or 0.
@@ -184,7 +189,7 @@ impl Composition {
         self.loss_error * (epsilon.abs() + self.offset) + 8.0 * ULP * epsilon.abs()
     }
 
-    /// From the top down, the first epsilon >= 0 at which `D = factor * delta + offset`, with both sides
+    /// From the top down, the first epsilon not below 0 (nor what the losses' errors make of it) at which `D = factor * delta + offset`, with both sides
     /// scaled by `e^(theta epsilon - K)`; `None` when that is so at the very top, or nowhere in the
     /// window.
     fn crossing(
@@ -196,6 +201,7 @@ impl Composition {
     ) -> Option<f64> {
         let step = Step::new(self.theta, self.spacing);
         let (mut above, mut index) = (Sum::default(), self.top);
+        let floor = -2.0 * self.shift(0.0);
         let mut threshold = 0.0;
         for (count, mass) in masses.enumerate() {
             let loss = self.base + signed(index) * self.spacing;
@@ -209,10 +215,10 @@ impl Composition {
                 let wanted = level.factor * threshold + level.offset / step.tilt;
                 let part = ((wanted - above.value) / above.weight).clamp(0.0, step.shrink);
                 let epsilon = loss + self.spacing + libm::log1p(-part);
-                return (count > 0).then_some(epsilon.max(0.0));
+                return (count > 0 && epsilon.is_finite()).then_some(epsilon);
             }
-            if loss <= 0.0 {
-                return Some(0.0);
+            if loss <= floor {
+                return Some(floor);
             }
             above = Sum { value: sum, weight: mass + step.keep * above.weight };
             threshold *= step.tilt;
@@ -386,6 +392,10 @@ fn compose(
     let top = window.top.1;
     let bottom = top.checked_sub(i64::try_from(points).ok()?)?.checked_add(1)?;
     let values = downward(values, top)?;
+    let mass: f64 = values.iter().map(|value| value.re).sum();
+    if !((mass - 1.0).abs() < 1e-3 && values.iter().all(|value| value.re.is_finite())) {
+        return None;
+    }
     let mut errors = Errors::default();
     for (lattice, steps) in lattices {
         errors.add(lattice, real(*steps), plan);

@@ -95,7 +95,9 @@ fn brackets_the_truth_closely_on_all_reference_rows() {
             assert!(lower <= best + 1e-9 && upper >= best - 1e-9, "{name}");
         }
         assert!(upper <= best * (1.0 + 5e-4) + 1e-9 && lower >= best * (1.0 - 1e-3), "{name}");
-        if best > 0.0 {
+        if best == 0.0 {
+            assert_eq!(upper, 0.0, "{name}");
+        } else {
             (above, below) = (above.max(upper / best - 1.0), below.max(1.0 - lower / best));
         }
     }
