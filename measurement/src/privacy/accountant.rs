@@ -144,7 +144,9 @@ pub enum Method {
 /// A composition of the sampler without a cap, for a δ or an ε.
 enum Ideal {
     Gaussian(f64),
-    Grid(Vec<Composition>),
+    /// Of both sides, or of the one that is known to cost more; and an epsilon that the other one
+    /// costs at most.
+    Grid(Vec<Composition>, f64),
     Renyi,
 }
 
@@ -253,7 +255,9 @@ impl Accountant {
         }
         let ideal = match self.ideal(Target::Epsilon(epsilon)) {
             Ideal::Gaussian(mu) => gaussian::least_and_most(mu, epsilon).1,
-            Ideal::Grid(sides) => sides.iter().map(|side| side.delta(epsilon)).fold(0.0, f64::max),
+            Ideal::Grid(sides, _) => {
+                sides.iter().map(|side| side.delta(epsilon)).fold(0.0, f64::max)
+            }
             Ideal::Renyi => self.renyi(|order, spent| order.delta(spent, epsilon)),
         };
         Ok((ideal + self.truncation_charge(epsilon)).min(1.0))
@@ -343,13 +347,37 @@ impl Accountant {
         if !runs.iter().all(|run| GRID_NOISE.contains(&run.sigma)) {
             return Ideal::Renyi;
         }
-        let compose = |side: &Side| {
+        let compose = |side: Side| {
             let run =
-                |run: &Spent| Run { pair: Pair::new(*side, run.rate, run.sigma), steps: run.steps };
+                |run: &Spent| Run { pair: Pair::new(side, run.rate, run.sigma), steps: run.steps };
             Composition::new(&runs.iter().map(run).collect::<Vec<_>>(), target)
         };
-        let sides = self.sides().iter().map(compose).collect::<Option<Vec<_>>>();
-        sides.map_or(Ideal::Renyi, Ideal::Grid)
+        let [side, others @ ..] = self.sides() else { return Ideal::Renyi };
+        let Some(first) = compose(*side) else { return Ideal::Renyi };
+        let mut sides = alloc::vec![first];
+        let pure = self.pure();
+        let known = |first: &Composition| match target {
+            Target::Delta(delta) => first.upper(delta).is_some_and(|epsilon| epsilon >= pure),
+            Target::Epsilon(epsilon) => epsilon >= pure,
+        };
+        for other in others {
+            if sides.first().is_some_and(known) {
+                return Ideal::Grid(sides, pure);
+            }
+            match (compose(*other), target) {
+                (Some(other), _) => sides.push(other),
+                (None, Target::Delta(_)) if pure.is_finite() => return Ideal::Grid(sides, pure),
+                _ => return Ideal::Renyi,
+            }
+        }
+        Ideal::Grid(sides, 0.0)
+    }
+
+    /// The largest loss there can be on the side of the data set without the unit: that of a unit
+    /// that took part in no step. Rounded up.
+    fn pure(&self) -> f64 {
+        let losses = self.runs.iter().map(|run| -libm::log1p(-run.rate) * real(run.steps));
+        losses.sum::<f64>() * (1.0 + ROUNDED)
     }
 
     fn upper(&self, ideal: &Ideal, delta: f64) -> Option<(f64, Method)> {
@@ -357,11 +385,12 @@ impl Accountant {
             Ideal::Gaussian(mu) => {
                 gaussian::epsilon(*mu, delta).map(|(upper, _)| (upper, Method::Gaussian))
             }
-            Ideal::Grid(sides) => sides
+            Ideal::Grid(sides, other) => sides
                 .iter()
                 .map(|side| {
                     let (spacing, points) = (side.spacing(), side.points());
-                    side.upper(delta).map(|upper| (upper, Method::Grid { spacing, points }))
+                    let upper = side.upper(delta).map(|upper| upper.max(*other));
+                    upper.map(|upper| (upper, Method::Grid { spacing, points }))
                 })
                 .reduce(|a, b| a.zip(b).map(|(a, b)| if a.0 >= b.0 { a } else { b }))
                 .flatten(),
@@ -377,7 +406,7 @@ impl Accountant {
         }
         let lower = match ideal {
             Ideal::Gaussian(mu) => gaussian::epsilon(*mu, delta).map_or(0.0, |(_, lower)| lower),
-            Ideal::Grid(sides) => sides.iter().map(|side| side.lower(delta)).fold(0.0, f64::max),
+            Ideal::Grid(sides, _) => sides.iter().map(|side| side.lower(delta)).fold(0.0, f64::max),
             Ideal::Renyi => 0.0,
         };
         let mu = self.everyone() * self.reach();

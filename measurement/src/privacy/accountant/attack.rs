@@ -87,7 +87,9 @@ impl Accountant {
         let line = |epsilon: f64| {
             let deltas = ideals.iter().map(|ideal| match ideal {
                 Ideal::Gaussian(mu) => gaussian::least_and_most(*mu, epsilon).1,
-                Ideal::Grid(sides) => largest(sides, epsilon),
+                Ideal::Grid(sides, other) if epsilon >= *other => largest(sides, epsilon),
+                // The other side is not known there.
+                Ideal::Grid(..) => 1.0,
                 Ideal::Renyi => self.renyi(|order: Order, spent| order.delta(spent, epsilon)),
             });
             let delta = deltas.fold(1.0, f64::min) + self.truncation_charge(epsilon);

@@ -43,6 +43,8 @@ const NODES: [(f64, f64); 6] = [
 /// sums of two Gaussians, and so entire; a piece is so short that by the ellipse theorem (Trefethen,
 /// Approximation Theory and Practice, theorem 19.3, at a radius of 40) the first is below 1e-12.
 const MASS_ERROR: f64 = 2e-12;
+/// Points at which widths are looked up ahead.
+const LIMITS: u32 = 512;
 /// More cells than this are no grid.
 const MAX_CELLS: usize = 400_000;
 /// Largest number of pieces a cell's integral is taken in.
@@ -142,12 +144,22 @@ fn cells(
     if !(first.abs() < MAX_INDEX && last.abs() < MAX_INDEX) {
         return None;
     }
+    let limits = limits(pair, run, from, to);
+    let mut limits = limits.as_slice();
     let mut cells = Vec::new();
     let (mut index, mut x, mut width) = (floor(first), from, 1.0_f64);
     while x < to || cells.is_empty() {
-        let wanted = libm::floor(width_at(pair, run, x) / spacing);
-        // The cells on both sides of the origin are as narrow as can be: it was chosen for them.
         let here = signed(index);
+        let left = origin + here * spacing;
+        while let [(loss, _), rest @ ..] = limits
+            && *loss <= left
+        {
+            limits = rest;
+        }
+        let allowed =
+            limits.first().map_or(f64::INFINITY, |(loss, width)| width + (loss - left) / 2.0);
+        let wanted = libm::floor(width_at(pair, run, x).min(allowed) / spacing);
+        // The cells on both sides of the origin are as narrow as can be: it was chosen for them.
         let room =
             if here < -1.0 { -1.0 - here } else { if here < 1.0 { 1.0 } else { f64::INFINITY } };
         width = wanted.min(2.0 * width).min(room.max(1.0)).max(1.0);
@@ -162,6 +174,22 @@ fn cells(
         (index, x) = (next, end);
     }
     Some(cells)
+}
+
+/// Losses and widths from which no wider cell can come down by halves to those after them: the polygon
+/// from below needs neighbours of like width.
+fn limits(pair: &Pair, run: &RunPlan, from: f64, to: f64) -> Vec<(f64, f64)> {
+    let step = (to - from) / f64::from(LIMITS);
+    let points = (1..=LIMITS).map(|i| from + step * f64::from(i));
+    let mut limits: Vec<_> = points.map(|x| (pair.loss(x), width_at(pair, run, x))).collect();
+    let mut after = (f64::INFINITY, f64::INFINITY);
+    for limit in limits.iter_mut().rev() {
+        if after.1.is_finite() {
+            limit.1 = limit.1.min(after.1 + (after.0 - limit.0) / 2.0);
+        }
+        after = *limit;
+    }
+    limits
 }
 
 /// The width that spends the budget with the fewest cells, where the density's logarithm stays nearly

@@ -36,10 +36,16 @@ const FINER: f64 = 16.0;
 const COARSER: f64 = 1.4;
 /// Smallest window.
 const MIN_LOG_POINTS: u32 = 6;
+/// Largest tilt over a cell, so that nothing underflows on the way down the grid.
+const MAX_LN_STEP: f64 = 300.0;
+/// Added to a sum, or taken from it, for what underflows all the same.
+const UNDERFLOW: f64 = 1e-280;
 /// Attempts at a coarser grid.
 const MAX_ATTEMPTS: u32 = 12;
 /// How far off the planned epsilon may be, relative.
 const GUESS: f64 = 0.1;
+/// How often it is corrected.
+const MAX_GUESSES: u32 = 4;
 /// Points of the last sum between two exact exponentials.
 const STRIDE: usize = 64;
 
@@ -79,22 +85,28 @@ impl Composition {
     /// Composes `runs` for an answer near `target`; `None` where the numbers do not fit.
     pub(super) fn new(runs: &[Run], target: Target) -> Option<Self> {
         let first = plan(runs, target, None)?;
-        let guess = first.epsilon;
-        let all = Self::planned(runs, first)?;
+        let mut guess = first.epsilon;
+        let mut all = Self::planned(runs, first)?;
+        let Target::Delta(delta) = target else { return Some(all) };
         // Where the saddle point's epsilon was off, the cells were weighed for another one.
-        match target {
-            Target::Delta(delta) => match all.upper(delta) {
+        for _ in 0..MAX_GUESSES {
+            match all.upper(delta) {
                 Some(epsilon) if (epsilon - guess).abs() > GUESS * epsilon => {
-                    plan(runs, target, Some(epsilon)).and_then(|plan| Self::planned(runs, plan))
+                    guess = epsilon;
+                    let again = plan(runs, target, Some(epsilon))?;
+                    all = Self::planned(runs, again)?;
                 }
-                _ => Some(all),
-            },
-            Target::Epsilon(_) => Some(all),
+                _ => break,
+            }
         }
+        Some(all)
     }
 
     fn planned(runs: &[Run], mut plan: Plan) -> Option<Self> {
         for attempt in 0..MAX_ATTEMPTS {
+            if plan.theta * plan.spacing > MAX_LN_STEP {
+                return None;
+            }
             let lattices = runs.iter().zip(&plan.runs).map(|(run, part)| {
                 discretise(&run.pair, &plan, part).map(|lattice| (lattice, run.steps))
             });
@@ -135,7 +147,7 @@ impl Composition {
             return None;
         }
         let error = 1.0 + bound.error;
-        let level = Level { factor: share / error, offset: -bound.outside / error };
+        let level = Level { factor: share / error, offset: -bound.outside / error - UNDERFLOW };
         // What is no number is no bound either: it would never be crossed.
         let parts = [level.factor, level.offset, bound.noise, bound.ln_scale, self.shift(1.0)];
         if !parts.iter().all(|part| part.is_finite()) {
@@ -150,7 +162,7 @@ impl Composition {
     pub(super) fn lower(&self, delta: f64) -> f64 {
         let bound = &self.lower;
         let error = (1.0 - bound.error).max(f64::MIN_POSITIVE);
-        let level = Level { factor: 1.0 / error, offset: bound.outside / error };
+        let level = Level { factor: 1.0 / error, offset: bound.outside / error + UNDERFLOW };
         let masses = self.values.iter().map(|value| (value.im - bound.noise).max(0.0));
         match self.crossing(masses, bound.ln_scale, delta, level) {
             Some(epsilon) => (epsilon - self.shift(epsilon)).max(0.0),
@@ -352,6 +364,13 @@ impl Window {
         Some(Self { base, upper, lower, top, bottom })
     }
 
+    /// K of both laws of a run.
+    fn scales(&self, run: usize, plan: &Plan) -> Option<(f64, f64)> {
+        let scale =
+            |law: &Law| law.runs.get(run).map(|(atoms, _)| atoms.cumulants(plan.theta).value);
+        scale(&self.upper).zip(scale(&self.lower))
+    }
+
     fn fit(&self) -> Fit {
         let points = signed(self.top.1.saturating_sub(self.bottom.1).saturating_add(1)).max(1.0);
         let size = |log: u32| libm::exp2(f64::from(log));
@@ -386,9 +405,15 @@ fn compose(
     window: &Window,
     log_points: u32,
 ) -> Option<Composition> {
-    let spectrum = Spectrum::new(lattices, plan, window, log_points)?;
-    let points = spectrum.values.len();
-    let (noise, values) = spectrum.invert();
+    let (noise, values) = match lattices {
+        // Nothing to compose, and so nothing to transform.
+        [(lattice, 1)] => {
+            let length = 1_usize.checked_shl(log_points)?;
+            ((0.0, 0.0), tilted(lattice, plan, window.scales(0, plan)?, length)?.0)
+        }
+        _ => Spectrum::new(lattices, plan, window, log_points)?.invert(),
+    };
+    let points = values.len();
     let top = window.top.1;
     let bottom = top.checked_sub(i64::try_from(points).ok()?)?.checked_add(1)?;
     let values = downward(values, top)?;
@@ -547,10 +572,8 @@ impl Spectrum {
         let one = Packed { upper: Complex::ONE, lower: Complex::ONE }.pack().0;
         let mut values = alloc::vec![one; length];
         let mut errors = alloc::vec![(0.0, 0.0); length / 2 + 1];
-        let laws = window.upper.runs.iter().zip(&window.lower.runs);
-        for ((lattice, steps), ((upper, _), (lower, _))) in lattices.iter().zip(laws) {
-            let scales = (upper.cumulants(plan.theta).value, lower.cumulants(plan.theta).value);
-            let (mut data, size) = tilted(lattice, plan, scales, length)?;
+        for (at, (lattice, steps)) in lattices.iter().enumerate() {
+            let (mut data, size) = tilted(lattice, plan, window.scales(at, plan)?, length)?;
             transform.forward(&mut data);
             let error = (transform.error() + 4.0 * ULP) * size;
             let mut errors = errors.iter_mut();

@@ -33,6 +33,8 @@ const LESS_TILT: f64 = 0.25;
 const FULL_DEVIATIONS: f64 = 5.0;
 /// Part of delta that the tilted mass outside the window may stand for.
 const OUTSIDE: f64 = 1e-7;
+/// Part of epsilon by which the cells around it are narrow at least.
+const NEAR: f64 = 0.03;
 /// The delta of an epsilon that no loss reaches, about.
 const NO_DELTA: f64 = 1e-100;
 /// The largest tilt that is looked for.
@@ -142,7 +144,7 @@ pub(super) struct Tilt {
     cap: f64,
     /// ln of the sum of the tilted masses.
     ln_scale: f64,
-    /// Standard deviation of the sum without a tilt.
+    /// Width of the region of one large loss that decides: of the sum without a tilt, or more.
     spread: f64,
     /// Weight of a loss of epsilon, which alone takes all the others there.
     peak: f64,
@@ -212,7 +214,7 @@ pub(super) fn plan(runs: &[Run], target: Target, known: Option<f64>) -> Option<P
             theta: saddle,
             cap: epsilon,
             ln_scale: atoms.capped(saddle, epsilon),
-            spread,
+            spread: spread.max(NEAR * epsilon),
             peak: 0.4 / (spread * delta * saddle * (saddle + 1.0)).max(1e-300),
         };
         let extent = cube_root_integral(run, &tilt, delta, steps);

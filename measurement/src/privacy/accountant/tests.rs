@@ -399,6 +399,24 @@ fn small_deltas_keep_both_bounds_close() {
 }
 
 #[test]
+fn rare_units_and_few_steps_keep_both_bounds_close() {
+    for (sigma, rate, steps, delta) in [
+        (0.727_68, 9.43e-4, 21, 2.64e-10),
+        (0.307_87, 1.93e-3, 2, 4.76e-13),
+        (0.286_90, 1.10e-4, 1, 9.26e-14),
+        (0.608_62, 4.54e-6, 1, 4.20e-13),
+        (0.203_52, 1.04e-5, 47, 3.71e-11),
+        (0.5, 1e-5, 100_000, 1e-6),
+    ] {
+        let asked =
+            Sampling { delta, noise_multiplier: sigma, sample_rate: rate, steps, ..sampling() };
+        let Bounds { lower, upper, method } = asked.spent().unwrap().bounds(delta).unwrap();
+        assert!(matches!(method, Method::Grid { .. }), "{asked:?}");
+        assert!(lower <= upper && upper - lower < 1e-3 * upper, "{asked:?}: {lower} {upper}");
+    }
+}
+
+#[test]
 fn everyone_in_one_step_is_a_gaussian_on_the_grid_too() {
     for (sigma, steps, delta) in
         [(1.0, 1_u32, 1e-5), (3.0, 50, 1e-8), (0.5, 2, 1e-6), (2.0, 4, 1e-12)]

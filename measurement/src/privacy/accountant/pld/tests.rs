@@ -64,3 +64,12 @@ fn every_bound_on_delta_is_on_its_side_of_a_direct_convolution() {
         assert!((ours / delta.0 - 1.0).abs() < 2e-3, "{delta:?} {ours}");
     }
 }
+
+#[test]
+fn gives_no_number_rather_than_a_sum_that_underflowed() {
+    // The largest loss of the side without the unit is hardly above epsilon: a tilt of 10^10.
+    let (rate, delta) = (1.1e-4, 9e-14);
+    let all = Composition::new(&[run(Side::Add, rate, 0.287, 1)], Target::Delta(delta));
+    let upper = all.and_then(|all| all.upper(delta));
+    assert!(upper.is_none_or(|upper| upper > 0.5 * rate), "{upper:?}");
+}
