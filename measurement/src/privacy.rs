@@ -19,6 +19,10 @@ use crate::cbor::Real;
 pub enum Adjacency {
     /// One privacy unit is added or removed.
     AddOrRemoveOne,
+    /// One privacy unit becomes another one; their number is public.
+    ReplaceOne,
+    /// One privacy unit becomes one whose gradient is zero; their number is public.
+    ZeroOut,
 }
 
 /// How the batch of a step is drawn.

@@ -29,7 +29,7 @@ pub const MAX_BUNDLE: usize = 8 << 20;
 /// What is said of the host's ε: timing and access are kept constant, and no number is claimed.
 pub const NOT_CLAIMED: &str = "not claimed";
 /// Who composes ε in this version.
-pub const ACCOUNTANT: &str = "cloister-rdp/1";
+pub const ACCOUNTANT: &str = crate::privacy::accountant::NAME;
 /// The word that nothing can take off what was judged under a simulated root.
 pub const SIMULATED: &str = "SIMULATED";
 

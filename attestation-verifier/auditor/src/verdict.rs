@@ -23,6 +23,17 @@ pub fn rounded_up(epsilon: f64) -> String {
     format!("{:.2}", hundredths / 100.0)
 }
 
+/// ε with two decimals, never above the number itself: for bounds from below.
+#[must_use]
+pub fn rounded_down(epsilon: f64) -> String {
+    let mut hundredths = (epsilon * 100.0).floor();
+    // The product may have rounded up.
+    while hundredths / 100.0 > epsilon {
+        hundredths -= 1.0;
+    }
+    format!("{:.2}", hundredths / 100.0)
+}
+
 /// The kind of hardware in words.
 #[must_use]
 pub const fn hardware(tee: Tee) -> &'static str {
@@ -254,6 +265,7 @@ mod tests {
         for step in 1..1000 {
             let epsilon = f64::from(step) * 0.007_3;
             assert!(rounded_up(epsilon).parse::<f64>().unwrap() >= epsilon);
+            assert!(rounded_down(epsilon).parse::<f64>().unwrap() <= epsilon);
         }
     }
 

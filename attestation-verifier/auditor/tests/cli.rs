@@ -128,24 +128,126 @@ fn a_rejected_receipt_has_a_page_and_the_same_status() {
 }
 
 #[test]
-fn epsilon_rounds_up_and_leaves_out_the_lower_bound() {
+fn epsilon_prints_both_bounds_and_how_they_came_about() {
     let arguments =
         ["epsilon", "--sigma", "1", "--q", "0.01", "--steps", "1000", "--delta", "1e-5"];
     let output = auditor(&arguments);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    assert!(out(&output).starts_with("epsilon <= "), "{}", out(&output));
+    let first = "epsilon <= 1.83 at delta 1e-5, and not below 1.82\n";
+    assert!(out(&output).starts_with(first), "{}", out(&output));
     let json: serde_json::Value =
         serde_json::from_str(&out(&auditor(&[&arguments[..], &["--json"]].concat()))).unwrap();
-    let epsilon = json["epsilon_upper"].as_f64().unwrap();
-    assert!((2.0..2.2).contains(&epsilon), "{epsilon}");
-    assert_eq!(json["method"], "cloister-rdp/1");
-    assert!(json.get("epsilon_lower").is_none());
+    let number = |key: &str| json[key].as_f64().unwrap();
+    let (upper, lower) = (number("epsilon_upper"), number("epsilon_lower"));
+    assert!(lower <= 1.828_236_7 && 1.828_236_6 <= upper && upper - lower < 1e-3, "{json}");
+    assert!(number("epsilon_renyi") > upper);
+    assert_eq!(json["method"], "cloister-pld/1");
+    assert!(json["grid"]["spacing"].as_f64().unwrap() > 0.0);
+    assert!(json["solved"].is_null() && json["attack"].is_null());
+    let third = out(&auditor(&[&arguments[..], &["--third-opinion"]].concat()));
+    assert!(third.contains("  variables    epsilon between 1.81 and 1.84\n"), "{third}");
+}
+
+#[test]
+fn epsilon_solves_for_the_one_term_left_out() {
+    let given = [("--sigma", "1.2"), ("--q", "0.02"), ("--steps", "500"), ("--delta", "1e-6")];
+    for (out_of, name) in [(0, "sigma"), (1, "q"), (2, "steps"), (3, "delta")] {
+        let mut arguments = vec!["epsilon", "--target-epsilon", "2", "--json"];
+        for (at, (flag, value)) in given.iter().enumerate() {
+            if at != out_of {
+                arguments.extend([flag, value]);
+            }
+        }
+        let output = auditor(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        assert_eq!(json["solved"], name);
+        let upper = json["epsilon_upper"].as_f64().unwrap();
+        assert!(upper <= 2.000_5 && upper > 1.99, "{name}: {upper}");
+    }
+    for arguments in [
+        &["epsilon", "--target-epsilon", "2", "--sigma", "1", "--q", "0.1"][..],
+        &[
+            "epsilon",
+            "--target-epsilon",
+            "2",
+            "--sigma",
+            "1",
+            "--q",
+            "0.1",
+            "--steps",
+            "9",
+            "--delta",
+            "1e-5",
+        ],
+        &["epsilon", "--target-epsilon", "-2", "--q", "0.1", "--steps", "9", "--delta", "1e-5"],
+    ] {
+        let output = auditor(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn epsilon_tells_units_neighbours_and_attackers() {
+    let arguments = [
+        "epsilon",
+        "--sigma",
+        "2",
+        "--q",
+        "1",
+        "--steps",
+        "4",
+        "--delta",
+        "1e-5",
+        "--unit",
+        "customer_id",
+        "--adjacency",
+        "replace-one",
+        "--max-units",
+        "512",
+        "--attack",
+    ];
+    let output = auditor(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    for part in
+        ["customer_id", "one unit is another one, of at most 512", "closed form", "advantage"]
+    {
+        assert!(out(&output).contains(part), "{part}: {}", out(&output));
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&auditor(&[&arguments[..], &["--json"]].concat()))).unwrap();
+    // Two normals a distance 2 apart.
+    assert!((json["epsilon_upper"].as_f64().unwrap() - 9.997_256_146).abs() < 1e-6, "{json}");
+    assert!((json["attack"]["advantage"].as_f64().unwrap() - 0.682_689).abs() < 1e-4, "{json}");
 }
 
 #[test]
 fn epsilon_refuses_what_cannot_be() {
     for (sigma, q, delta) in [("0", "0.1", "1e-5"), ("1", "2", "1e-5"), ("1", "0.1", "0.5")] {
-        let arguments = ["epsilon", "--sigma", sigma, "--q", q, "--steps", "10", "--delta", delta];
+        let arguments = [
+            "epsilon",
+            "--sigma",
+            sigma,
+            "--q",
+            q,
+            "--steps",
+            "10",
+            "--delta",
+            delta,
+            "--max-units",
+            "10",
+        ];
+        let output = auditor(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(err(&output).starts_with("cloister-auditor: "));
+    }
+    for (sigma, q, steps, delta) in [
+        ("NaN", "0.1", "9", "1e-5"),
+        ("1", "NaN", "9", "1e-5"),
+        ("1", "0.1", "0", "1e-5"),
+        ("1", "0.1", "9", "1"),
+    ] {
+        let arguments = ["epsilon", "--sigma", sigma, "--q", q, "--steps", steps, "--delta", delta];
         let output = auditor(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(err(&output).starts_with("cloister-auditor: "));

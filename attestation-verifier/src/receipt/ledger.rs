@@ -107,10 +107,6 @@ impl Case<'_> {
         keeper
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one check after the other, in the order of the table"
-    )]
     fn released(
         &self,
         claim: &ReleaseClaim,

@@ -63,9 +63,14 @@ pub fn hear<M: Message>(stream: &mut impl Read) -> Result<(M, Vec<u8>), Answer> 
 
 impl Peer {
     pub fn connect(scene: &Scene, address: SocketAddr) -> Self {
+        Self::admitted(scene, address).unwrap()
+    }
+
+    /// A connection, or how the custodian turned it away.
+    pub fn admitted(scene: &Scene, address: SocketAddr) -> io::Result<Self> {
         let broker = scene.custodian().tls;
-        let stream = TcpStream::connect(address).unwrap();
-        Self { channel: Channel::connect(stream, broker).unwrap(), broker }
+        let stream = TcpStream::connect(address)?;
+        Ok(Self { channel: Channel::connect(stream, broker).map_err(io::Error::other)?, broker })
     }
 
     /// The connection itself.

@@ -144,8 +144,8 @@ pub struct Privacy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountantName {
-    /// Rényi differential privacy.
-    Rdp,
+    /// The privacy loss distribution.
+    Pld,
 }
 
 /// `[train]`

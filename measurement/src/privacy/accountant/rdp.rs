@@ -12,8 +12,7 @@
 
 use alloc::vec::Vec;
 
-/// Half a unit in the last place of 1.
-const ULP: f64 = f64::EPSILON / 2.0;
+use super::ULP;
 
 /// Terms this far (in logarithms) below the largest one are beneath every rounding error.
 const NEGLIGIBLE: f64 = 40.0;
@@ -264,7 +263,7 @@ fn ln_expm1(y: f64) -> f64 {
 
 /// `ln(erfc(x) / 2)`, also where `erfc` underflows: from 20 on by the asymptotic series (DLMF
 /// 7.12.1), whose first omitted term is below 1e-15 there.
-fn ln_tail(x: f64) -> f64 {
+pub(super) fn ln_tail(x: f64) -> f64 {
     if x < 20.0 {
         return libm::log(0.5 * libm::erfc(x));
     }

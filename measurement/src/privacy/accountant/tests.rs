@@ -4,6 +4,7 @@ use std::prelude::v1::*;
 
 use proptest::prelude::*;
 
+use super::float::real;
 use super::truncation::exceeds;
 use super::*;
 use crate::privacy::tests::golden;
@@ -16,8 +17,12 @@ struct Row {
     delta: f64,
     /// The true epsilon, less what the reference's own error may be.
     least: f64,
+    /// The best value known: the closed form, or extrapolated.
+    best: f64,
     /// The RDP epsilon of a peer.
     peer: f64,
+    /// Whether the reference's own grid was too coarse to judge by.
+    coarse: bool,
 }
 
 impl Row {
@@ -40,7 +45,13 @@ impl Row {
             Some(exact) => exact.parse::<f64>().unwrap() - 1e-9,
             None => number("ref_eps_extrapolated") * (1.0 - 2e-3) - 1e-6,
         };
+        let best = match row["exact_eps"].as_str() {
+            Some(exact) => exact.parse().unwrap(),
+            None => number("ref_eps_extrapolated"),
+        };
         Self {
+            best,
+            coarse: (number("ref_eps_half_h") / number("ref_eps") - 1.0).abs() > 1e-3,
             sigma: number("sigma"),
             q: number("q"),
             steps: u32::try_from(row["steps"].as_u64().unwrap()).unwrap(),
@@ -67,18 +78,60 @@ impl Row {
 }
 
 #[test]
-fn lies_between_the_truth_and_a_peer_on_all_reference_rows() {
-    let (mut excess, mut slack) = (0.0_f64, f64::INFINITY);
-    for Row { sigma, q, steps, delta, least, peer } in Row::all() {
+fn brackets_the_truth_closely_on_all_reference_rows() {
+    let (mut above, mut below, mut slowest) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for row in Row::all() {
+        let mut accountant = Accountant::new();
+        accountant.add(row.q, row.sigma, row.steps);
+        let start = std::time::Instant::now();
+        let Bounds { lower, upper, .. } = accountant.bounds(row.delta).unwrap();
+        slowest = slowest.max(start.elapsed().as_secs_f64());
+        let Row { sigma, q, steps, delta, least, best, coarse, .. } = row;
+        let name = std::format!("{sigma} {q} {steps} {delta}: {lower} {upper}, {best}");
+        assert!(lower <= upper && upper >= least, "{name}");
+        if coarse {
+            assert!(lower <= best * (1.0 + 1e-3) && upper <= best * (1.0 + 1e-3), "{name}");
+        } else {
+            assert!(lower <= best + 1e-9 && upper >= best - 1e-9, "{name}");
+        }
+        assert!(upper <= best * (1.0 + 5e-4) + 1e-9 && lower >= best * (1.0 - 1e-3), "{name}");
+        if best == 0.0 {
+            assert_eq!(upper, 0.0, "{name}");
+        } else {
+            (above, below) = (above.max(upper / best - 1.0), below.max(1.0 - lower / best));
+        }
+    }
+    std::println!("at most {above:.1e} above and {below:.1e} below, {slowest:.3} s");
+}
+
+#[test]
+fn renyi_lies_between_the_truth_and_a_peer_on_all_reference_rows() {
+    for Row { sigma, q, steps, delta, least, peer, .. } in Row::all() {
         let mut accountant = Accountant::new();
         accountant.add(q, sigma, steps);
-        let ours = accountant.ideal_epsilon(delta);
+        let ours = accountant.renyi_epsilon(delta).unwrap();
         assert!(ours >= least, "{sigma} {q} {steps} {delta}: {ours} is below {least}");
         assert!(ours <= 1.01 * peer, "{sigma} {q} {steps} {delta}: {ours} is above {peer}");
-        excess = excess.max(ours / peer);
-        slack = slack.min(ours - least);
     }
-    std::println!("at most {excess} of the peer's, at least {slack} above the truth");
+}
+
+#[test]
+fn random_variables_agree_on_all_reference_rows_they_can_judge() {
+    let mut judged = 0;
+    for Row { sigma, q, steps, delta, best, .. } in Row::all() {
+        let mut accountant = Accountant::new();
+        accountant.add(q, sigma, steps);
+        let Some(Estimate { lower, middle, upper }) =
+            accountant.random_variables_epsilon(delta).unwrap()
+        else {
+            continue;
+        };
+        let name = std::format!("{sigma} {q} {steps} {delta}: {lower} {middle} {upper}, {best}");
+        assert!(lower <= best * (1.0 + 1e-3) + 1e-6 && best <= upper + 1e-6, "{name}");
+        judged += 1;
+    }
+    std::println!("{judged} rows");
+    assert!(judged == 0 || judged > 40, "{judged}");
 }
 
 #[test]
@@ -89,10 +142,10 @@ fn a_physical_batch_of_the_right_size_costs_next_to_nothing() {
         let mechanism = Mechanism::new(terms).unwrap();
         let mut accountant = Accountant::new();
         accountant.compose(&mechanism).unwrap();
-        let (ours, ideal) =
-            (accountant.epsilon(row.delta).unwrap(), accountant.ideal_epsilon(row.delta));
+        let ours = accountant.epsilon(row.delta).unwrap();
+        let ideal = ideal(accountant.runs[0].rate, row.sigma, row.steps, row.delta);
         assert!(ideal <= ours && ours <= ideal * 1.001 + 1e-9, "{ideal} {ours}");
-        assert!(ours >= row.least && ours <= 1.01 * row.peer);
+        assert!(ours >= row.least);
         rows += 1;
     }
     assert!(rows == 0 || rows > 50, "{rows}");
@@ -170,7 +223,7 @@ fn charges_dropped_units_to_delta() {
     let tight = accountant_of(&terms);
     terms.physical_batch = 512;
     let open = accountant_of(&terms);
-    assert_eq!(open.epsilon(1e-4), Ok(open.ideal_epsilon(1e-4)));
+    assert_eq!(open.epsilon(1e-4), Ok(ideal(open.runs[0].rate, 1.1, 20, 1e-4)));
     assert!(tight.epsilon(1e-4).unwrap() > open.epsilon(1e-4).unwrap());
     assert!(tight.epsilon(1e-4).unwrap() < open.epsilon(1e-4).unwrap() * 1.001);
     assert!(tight.delta(1.0).unwrap() > open.delta(1.0).unwrap());
@@ -247,6 +300,199 @@ fn refuses_to_solve_what_has_no_solution() {
     assert!(smallest_physical_batch(1.0, &terms).is_err());
 }
 
+fn sampling() -> Sampling {
+    Sampling {
+        adjacency: Adjacency::AddOrRemoveOne,
+        delta: 1e-6,
+        noise_multiplier: 1.2,
+        sample_rate: 0.02,
+        steps: 800,
+    }
+}
+
+fn epsilon_of(asked: &Sampling) -> f64 {
+    asked.spent().unwrap().epsilon(asked.delta).unwrap()
+}
+
+#[test]
+fn solves_for_every_term_and_stays_within_the_target() {
+    let asked = sampling();
+    let target = 2.5;
+    let noise = asked.solve(Unknown::NoiseMultiplier, target).unwrap();
+    let less = noise.noise_multiplier * (1.0 - 1e-4);
+    assert!(epsilon_of(&noise) <= target);
+    assert!(epsilon_of(&Sampling { noise_multiplier: less, ..noise }) > target);
+    let rate = asked.solve(Unknown::SampleRate, target).unwrap();
+    let more = rate.sample_rate * (1.0 + 1e-4);
+    assert!(epsilon_of(&rate) <= target);
+    assert!(epsilon_of(&Sampling { sample_rate: more, ..rate }) > target);
+    let steps = asked.solve(Unknown::Steps, target).unwrap();
+    assert!(epsilon_of(&steps) <= target);
+    assert!(epsilon_of(&Sampling { steps: steps.steps + 1, ..steps }) > target);
+    let delta = asked.solve(Unknown::Delta, target).unwrap();
+    assert!((epsilon_of(&delta) / target - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn solves_for_terms_of_a_mechanism() {
+    let mut terms = golden();
+    terms.physical_batch = 512;
+    terms.noise_multiplier = Real(1.5);
+    let priced = |terms: &Terms| accountant_of(terms).epsilon(1e-4).unwrap();
+    let steps = solve_steps(2.0, &terms).unwrap();
+    assert!(priced(&Terms { steps, ..terms.clone() }) <= 2.0);
+    assert!(priced(&Terms { steps: steps + 1, ..terms.clone() }) > 2.0);
+    let rate = solve_sample_rate(2.0, &terms).unwrap();
+    assert!(priced(&Terms { sample_rate: Real(rate), ..terms.clone() }) <= 2.0);
+    assert!(solve_sample_rate(1e-9, &terms).is_err());
+    assert!(solve_steps(1e-9, &terms).is_err());
+}
+
+#[test]
+fn names_everything_about_a_sampling_that_cannot_be() {
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let asked = Sampling { noise_multiplier: bad, sample_rate: bad, delta: bad, ..sampling() };
+        let all = matches!(asked.spent(), Err(AccountantError::Impossible(all)) if all.len() == 3);
+        assert!(all, "{bad}");
+        assert!(sampling().solve(Unknown::Steps, bad).is_err());
+    }
+    assert!(Sampling { steps: 0, ..sampling() }.spent().is_err());
+}
+
+#[test]
+fn extreme_corners_get_an_answer_or_a_reason() {
+    for (rate, sigma, steps, delta) in [
+        (1e-12, 1.0, 1_000_000, 1e-10),
+        (1e-300, 0.5, 10, 1e-30),
+        (1e-6, 1e6, 1_000_000, 1e-30),
+        (0.5, 1e8, 1_000_000, 1e-30),
+        (0.01, 1.0, 1_000_000, 1e-30),
+        (0.3, 0.02, 1000, 1e-30),
+        (0.999_999_999, 1e-3, 1_000_000, 1e-300),
+        (0.5, 1e-3, 1, 1e-30),
+        (1.0, 1e-9, u32::MAX, 1e-30),
+        (0.5, 1e300, 1_000_000, 0.5),
+        (0.01, 2.0, u32::MAX, 1e-5),
+        (f64::MIN_POSITIVE, f64::MAX, u32::MAX, f64::MIN_POSITIVE),
+    ] {
+        let asked =
+            Sampling { noise_multiplier: sigma, sample_rate: rate, steps, delta, ..sampling() };
+        match asked.spent().unwrap().bounds(delta) {
+            Ok(Bounds { lower, upper, method }) => {
+                assert!(0.0 <= lower && lower <= upper && upper.is_finite(), "{asked:?}");
+                std::println!("{rate} {sigma} {steps} {delta}: {lower} {upper} {method:?}");
+            }
+            Err(error) => assert_eq!(error, AccountantError::Unbounded, "{asked:?}"),
+        }
+    }
+}
+
+#[test]
+fn small_deltas_keep_both_bounds_close() {
+    for delta in [1e-9, 1e-15, 1e-20, 1e-30, 1e-60, 1e-100] {
+        let asked = Sampling { delta, ..sampling() };
+        let Bounds { lower, upper, .. } = asked.spent().unwrap().bounds(delta).unwrap();
+        assert!(lower <= upper && upper - lower < 1e-3 * upper, "{delta}: {lower} {upper}");
+        let renyi = asked.spent().unwrap().renyi_epsilon(delta).unwrap();
+        assert!(upper <= renyi, "{delta}: {upper} {renyi}");
+    }
+}
+
+#[test]
+fn rare_units_and_few_steps_keep_both_bounds_close() {
+    for (sigma, rate, steps, delta) in [
+        (0.727_68, 9.43e-4, 21, 2.64e-10),
+        (0.307_87, 1.93e-3, 2, 4.76e-13),
+        (0.286_90, 1.10e-4, 1, 9.26e-14),
+        (0.608_62, 4.54e-6, 1, 4.20e-13),
+        (0.203_52, 1.04e-5, 47, 3.71e-11),
+        (0.5, 1e-5, 100_000, 1e-6),
+    ] {
+        let asked =
+            Sampling { delta, noise_multiplier: sigma, sample_rate: rate, steps, ..sampling() };
+        let Bounds { lower, upper, method } = asked.spent().unwrap().bounds(delta).unwrap();
+        assert!(matches!(method, Method::Grid { .. }), "{asked:?}");
+        assert!(lower <= upper && upper - lower < 1e-3 * upper, "{asked:?}: {lower} {upper}");
+    }
+}
+
+#[test]
+fn everyone_in_one_step_is_a_gaussian_on_the_grid_too() {
+    for (sigma, steps, delta) in
+        [(1.0, 1_u32, 1e-5), (3.0, 50, 1e-8), (0.5, 2, 1e-6), (2.0, 4, 1e-12)]
+    {
+        let mu = (f64::from(steps)).sqrt() / sigma;
+        let (exact, least) = gaussian::epsilon(mu, delta).unwrap();
+        let pair = Pair::new(Side::Remove, 1.0, sigma);
+        let runs = [Run { pair, steps: steps.into() }];
+        let all = Composition::new(&runs, Target::Delta(delta)).unwrap();
+        let (upper, lower) = (all.upper(delta).unwrap(), all.lower(delta));
+        assert!(lower <= exact && upper >= least, "{lower} {exact} {upper}");
+        assert!(upper - lower < 3e-4 * exact, "{lower} {exact} {upper}");
+    }
+}
+
+#[test]
+fn the_order_of_mechanisms_changes_no_bit() {
+    let terms = |rate: f64, sigma: f64, steps: u32, batch: u32| Terms {
+        sample_rate: Real(rate),
+        noise_multiplier: Real(sigma),
+        steps,
+        physical_batch: batch,
+        ..golden()
+    };
+    let parts = [terms(0.05, 1.3, 100, 70), terms(0.02, 0.9, 50, 64), terms(1.0, 40.0, 9, 512)];
+    let of = |order: [usize; 3]| {
+        let mut spent = Accountant::new();
+        for at in order {
+            spent.compose(&Mechanism::new(parts[at].clone()).unwrap()).unwrap();
+        }
+        spent
+    };
+    let first = of([0, 1, 2]);
+    let bounds = first.bounds(1e-4).unwrap();
+    assert!(bounds.lower > 0.999 * bounds.upper, "{bounds:?}");
+    for order in [[1, 2, 0], [2, 1, 0], [2, 0, 1]] {
+        assert_eq!(of(order), first);
+        assert_eq!(of(order).bounds(1e-4).unwrap(), bounds);
+    }
+    assert!(bounds.upper > accountant_of(&parts[0]).epsilon(1e-4).unwrap());
+}
+
+#[test]
+fn replacing_costs_more_and_zeroing_the_same() {
+    let of = |adjacency| epsilon_of(&Sampling { adjacency, ..sampling() });
+    assert_eq!(of(Adjacency::ZeroOut), of(Adjacency::AddOrRemoveOne));
+    assert!(of(Adjacency::ReplaceOne) > 1.2 * of(Adjacency::AddOrRemoveOne));
+    let everyone = |adjacency| {
+        epsilon_of(&Sampling { adjacency, sample_rate: 1.0, noise_multiplier: 60.0, ..sampling() })
+    };
+    let half = epsilon_of(&Sampling { sample_rate: 1.0, noise_multiplier: 30.0, ..sampling() });
+    assert!((everyone(Adjacency::ReplaceOne) / half - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn attackers_are_bounded_by_the_curve_of_a_gaussian() {
+    // Everyone takes part: the curve is that of two normals a distance mu apart, here 1.
+    let asked = Sampling { sample_rate: 1.0, noise_multiplier: 10.0, steps: 100, ..sampling() };
+    let attack = asked.spent().unwrap().attack().unwrap();
+    let normal = |x: f64| libm::erfc(-x / 2.0_f64.sqrt()) / 2.0;
+    assert!((attack.advantage() - (2.0 * normal(0.5) - 1.0)).abs() < 1e-6);
+    // z of 1e-2 and 1e-3.
+    for (rate, z) in [(0.01, 2.326_347_874_040_841), (0.001, 3.090_232_306_167_813_5)] {
+        let exact = normal(1.0 - z);
+        let ours = attack.true_positive(rate);
+        assert!(ours >= exact && ours < exact * 1.001, "{ours} {exact}");
+    }
+    let curve = attack.trade_off(11);
+    assert!(curve.windows(2).all(|pair| pair[0].true_positive <= pair[1].true_positive));
+    assert!(curve.iter().all(|point| point.true_positive >= point.false_positive));
+    assert_eq!(attack.true_positive(f64::NAN), 1.0);
+    let sampled = sampling().spent().unwrap().attack().unwrap();
+    assert!(sampled.advantage() < 0.9 && sampled.true_positive(1e-3) < 0.2);
+    assert_eq!(Accountant::new().attack().unwrap().advantage(), 0.0);
+}
+
 #[test]
 fn nothing_spent_costs_nothing() {
     assert_eq!(Accountant::new().epsilon(1e-9), Ok(0.0));
@@ -260,7 +506,7 @@ fn gives_the_same_bits_as_when_it_was_written() {
 }
 
 /// What the golden terms cost, with the physical batch of 64 that they have.
-const GOLDEN_EPSILON: f64 = 1.933_306_244_973_540_3;
+const GOLDEN_EPSILON: f64 = 1.520_269_713_222_659_5;
 
 fn accountant_of(terms: &Terms) -> Accountant {
     let mut accountant = Accountant::new();
@@ -271,14 +517,14 @@ fn accountant_of(terms: &Terms) -> Accountant {
 fn ideal(q: f64, sigma: f64, steps: u32, delta: f64) -> f64 {
     let mut accountant = Accountant::new();
     accountant.add(q, sigma, steps);
-    accountant.ideal_epsilon(delta)
+    accountant.epsilon(delta).unwrap()
 }
 
-/// Rounding against us is not monotone to the last bit.
-const ROUNDING: f64 = 1.0 + 1e-9;
+/// Every grid is a little coarse in its own way.
+const GRID: f64 = 1.0 + 3e-4;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn more_of_anything_costs_more(
@@ -287,10 +533,10 @@ proptest! {
     ) {
         let (q, delta) = (f64::exp(ln_q), f64::exp(ln_delta));
         let base = ideal(q, sigma, steps, delta);
-        prop_assert!(ideal(q, sigma * more, steps, delta) <= base * ROUNDING);
-        prop_assert!(ideal((q * more).min(1.0), sigma, steps, delta) * ROUNDING >= base);
-        prop_assert!(ideal(q, sigma, steps * 2, delta) >= base);
-        prop_assert!(ideal(q, sigma, steps, (delta * more).min(0.99)) <= base);
+        prop_assert!(ideal(q, sigma * more, steps, delta) <= base * GRID + 1e-9);
+        prop_assert!(ideal((q * more).min(1.0), sigma, steps, delta) * GRID + 1e-9 >= base);
+        prop_assert!(ideal(q, sigma, steps * 2, delta) * GRID + 1e-9 >= base);
+        prop_assert!(ideal(q, sigma, steps, (delta * more).min(0.99)) <= base * GRID + 1e-9);
     }
 
     #[test]
@@ -299,9 +545,7 @@ proptest! {
         whole.add(q, sigma, 2 * steps);
         halves.add(q, sigma, steps);
         halves.add(q, sigma, steps);
-        for (whole, halves) in whole.spent.iter().zip(&halves.spent) {
-            prop_assert!((whole - halves).abs() <= 1e-12 * whole);
-        }
+        prop_assert_eq!(whole, halves);
     }
 
     #[test]
@@ -311,7 +555,8 @@ proptest! {
             noise_multiplier: Real(sigma), physical_batch: 200, ..golden()
         });
         let epsilon = accountant.epsilon(delta).unwrap();
-        prop_assert!(accountant.delta(epsilon).unwrap() <= delta * (1.0 + 1e-6));
+        let back = accountant.delta(epsilon).unwrap();
+        prop_assert!(back <= delta * (1.0 + 1e-2), "{back} {delta} {epsilon}");
     }
 
     #[test]

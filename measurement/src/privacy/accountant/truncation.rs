@@ -4,6 +4,8 @@
 //! one with probability at most `T Pr[Bin(N_max, q) > M]`, on either of two neighbours, whatever
 //! the true number of units below `N_max` is.
 
+use super::float::real;
+
 /// Terms of the tail summed one by one before the rest is bounded by a geometric series.
 const TERMS: u32 = 4096;
 
@@ -37,13 +39,6 @@ pub(super) fn smallest_cap(n: u64, q: f64, steps: u32, allowed: f64) -> u64 {
         }
     }
     high
-}
-
-/// `n` as a double, rounded to nearest.
-pub(super) fn real(n: u64) -> f64 {
-    let [a, b, c, d, e, f, g, h] = n.to_be_bytes();
-    let high = f64::from(u32::from_be_bytes([a, b, c, d]));
-    high * 4_294_967_296.0 + f64::from(u32::from_be_bytes([e, f, g, h]))
 }
 
 /// `ln Pr[Bin(n, q) = k]`, plus its rounding error.

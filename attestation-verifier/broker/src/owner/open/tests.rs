@@ -119,7 +119,7 @@ impl Fixture {
                 version: 1,
             },
             dp: claims::DpClaim {
-                accountant: "rdp".into(),
+                accountant: "pld".into(),
                 epsilon: Real(7.991),
                 epsilon_host: claims::NOT_CLAIMED.into(),
                 mechanism: manifest.privacy.clone(),
