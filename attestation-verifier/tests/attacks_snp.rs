@@ -359,6 +359,31 @@ fn endorsement_attacks(all: &mut Attacks) {
     edit("an empty endorsement", &["shape.endorsement"], |all, _| all.push(Vec::new()));
     edit("a cut vcek", &["shape.endorsement"], |all, _| all[0].truncate(900));
     edit("a vcek with a byte after it", &["shape.endorsement"], |all, _| all[0].push(0));
+    edit("PEM of something else", &["shape.endorsement"], |all, _| {
+        all.push(b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n".to_vec());
+    });
+    edit("JSON nested past its limit", &["shape.endorsement"], |all, _| {
+        all.push(["{\"a\":".repeat(17), "0".into(), "}".repeat(17)].concat().into_bytes());
+    });
+    edit("the vcek's signature flipped", &["origin.signature"], |all, _| {
+        let last = all[0].len() - 1;
+        all[0][last] ^= 1;
+    });
+    edit("the ask's signature flipped", &["origin.signature"], |all, _| {
+        let last = all[1].len() - 1;
+        all[1][last] ^= 1;
+    });
+    edit("the list's signature flipped", &["origin.signature"], |all, _| {
+        let last = all[3].len() - 1;
+        all[3][last] ^= 1;
+    });
+}
+
+/// Each limit, and one past it.
+fn limit_attacks(all: &mut Attacks) {
+    let mut edit = |name: &str, ids: &[&'static str], change: Endorse| {
+        add(all, name, ids, move |attempt| attempt.endorsements = Some(change));
+    };
     edit("seventeen endorsements", &["shape.too_long"], |all, h| {
         *all = vec![h.ask.clone(); 17];
     });
@@ -379,24 +404,6 @@ fn endorsement_attacks(all: &mut Attacks) {
     });
     edit("an endorsement past its limit", &["shape.endorsement"], |all, _| {
         all.push(vec![0x30; (1 << 20) + 1]);
-    });
-    edit("PEM of something else", &["shape.endorsement"], |all, _| {
-        all.push(b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n".to_vec());
-    });
-    edit("JSON nested past its limit", &["shape.endorsement"], |all, _| {
-        all.push(["{\"a\":".repeat(17), "0".into(), "}".repeat(17)].concat().into_bytes());
-    });
-    edit("the vcek's signature flipped", &["origin.signature"], |all, _| {
-        let last = all[0].len() - 1;
-        all[0][last] ^= 1;
-    });
-    edit("the ask's signature flipped", &["origin.signature"], |all, _| {
-        let last = all[1].len() - 1;
-        all[1][last] ^= 1;
-    });
-    edit("the list's signature flipped", &["origin.signature"], |all, _| {
-        let last = all[3].len() - 1;
-        all[3][last] ^= 1;
     });
 }
 
@@ -584,6 +591,7 @@ fn attacks() -> Attacks {
     tcb_attacks(&mut all);
     certificate_attacks(&mut all);
     endorsement_attacks(&mut all);
+    limit_attacks(&mut all);
     revocation_attacks(&mut all);
     vlek_attacks(&mut all);
     guest_attacks(&mut all);
