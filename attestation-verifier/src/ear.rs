@@ -2,13 +2,14 @@
 //!
 //! Claim names are Trustee's, which its key broker and its clients read today; the names of the IETF
 //! draft since March 2026, in which dots and hyphens became underscores, are behind
-//! [`Profile::Ietf2026`]. Only an [`AttestationResult`] becomes a token, so there is no token about a
-//! refusal. What was judged under a simulated root is `contraindicated`, whatever else is true of it.
+//! [`Profile::Ietf2026`]. Only an [`AttestationResult`] or a [`DevicesResult`] becomes a token, so there
+//! is no token about a refusal. What was judged under a simulated root is `contraindicated`, whatever else is true of it.
 //!
 //! No key is held here. [`signing_input`] is what to sign, and [`token`] puts the signature behind it.
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -17,9 +18,11 @@ use measurement::manifest::Tee;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::appraise::{AttestationResult, Tcb};
+use crate::appraise::{AttestationResult, DeviceResult, DevicesResult, Tcb};
 use crate::endorsement::amd::SnpTcb;
 use crate::evidence::Evidence;
+use crate::evidence::device::Architecture;
+use crate::policy::Waived;
 use crate::wire::Malformed;
 use crate::wire::snp::Report;
 use crate::wire::tdx::{Quote, TdReport};
@@ -79,61 +82,126 @@ pub enum EarError {
     /// The evidence cannot be read.
     #[error("malformed evidence: {0}")]
     Malformed(#[from] Malformed),
+    /// There is nothing to speak of.
+    #[error("nothing was attested")]
+    NothingAttested,
 }
 
-/// The claims about `result`, which was made from `evidence`.
+/// What a token is about. Only what was accepted can be here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attested<'a> {
+    /// The processor's result, and the evidence it was made from.
+    pub processor: Option<(&'a AttestationResult, &'a Evidence<'a>)>,
+    /// The devices' result.
+    pub devices: Option<&'a DevicesResult>,
+}
+
+/// The claims about what was `attested`: a submodule `cpu0`, and `gpu0`, `gpu1`, …, `nvswitch0`, … in
+/// the order of the devices' evidence.
 ///
 /// # Errors
-/// When `evidence` is not what `result` is about.
-pub fn claims(
-    result: &AttestationResult,
-    evidence: &Evidence<'_>,
-    token: &Token<'_>,
-) -> Result<Value, EarError> {
-    let annotated = annotated(result, evidence)?;
-    let vector = vector(result);
-    let status = if result.simulated() { "contraindicated" } else { "affirming" };
-    let policy = result.policy_digest().to_string();
-    let verifier = json!({
-        "build": format!("attestation-verifier {}", env!("CARGO_PKG_VERSION")),
-        "developer": "cloister",
-    });
-    let cloister = json!({
-        "identity": result.identity(),
-        "root": result.root().to_string(),
-        "simulated": result.simulated(),
-        "waived": result.waived(),
-    });
-    let head = json!({
+/// When the evidence is not what the processor's result is about, or nothing was attested.
+pub fn claims(attested: &Attested<'_>, token: &Token<'_>) -> Result<Value, EarError> {
+    let mut submodules = Map::new();
+    if let Some((result, evidence)) = attested.processor {
+        let appraisal = Appraisal::of_processor(result, annotated(result, evidence)?);
+        submodules.insert("cpu0".into(), appraisal.written(token.profile));
+    }
+    if let Some(result) = attested.devices {
+        let mut seen = [0_usize; 2];
+        for device in result.devices() {
+            let [gpus, switches] = &mut seen;
+            let (kind, count) = match device.architecture() {
+                Architecture::Ls10 => ("nvswitch", switches),
+                _ => ("gpu", gpus),
+            };
+            let name = format!("{kind}{count}");
+            *count = count.saturating_add(1);
+            let appraisal = Appraisal::of_device(result, device);
+            submodules.insert(name, appraisal.written(token.profile));
+        }
+    }
+    if submodules.is_empty() {
+        return Err(EarError::NothingAttested);
+    }
+    let (profile, verifier) = match token.profile {
+        Profile::Trustee => {
+            ("tag:github.com,2024:confidential-containers/Trustee", "ear.verifier-id")
+        }
+        Profile::Ietf2026 => ("tag:ietf.org,2026:rats/ear#03", "ear_verifier_id"),
+    };
+    Ok(json!({
+        "eat_profile": profile,
         "iat": token.issued_at,
         "exp": token.expires_at,
         "iss": token.issuer,
-    });
-    let body = match token.profile {
-        Profile::Trustee => json!({
-            "eat_profile": "tag:github.com,2024:confidential-containers/Trustee",
-            "ear.verifier-id": verifier,
-            "submods": { "cpu0": {
+        verifier: {
+            "build": format!("attestation-verifier {}", env!("CARGO_PKG_VERSION")),
+            "developer": "cloister",
+        },
+        "submods": submodules,
+    }))
+}
+
+/// What is said of one part, under names of no profile yet.
+struct Appraisal {
+    simulated: bool,
+    vector: Value,
+    policy: String,
+    annotated: Value,
+    cloister: Value,
+}
+
+impl Appraisal {
+    fn of_processor(result: &AttestationResult, annotated: Value) -> Self {
+        Self {
+            simulated: result.simulated(),
+            vector: vector(result),
+            policy: result.policy_digest().to_string(),
+            annotated,
+            cloister: json!({
+                "identity": result.identity(),
+                "root": result.root().to_string(),
+                "simulated": result.simulated(),
+                "waived": result.waived(),
+            }),
+        }
+    }
+
+    fn of_device(result: &DevicesResult, device: &DeviceResult) -> Self {
+        Self {
+            simulated: device.simulated(),
+            vector: device_vector(result, device),
+            policy: result.policy_digest().to_string(),
+            annotated: nvidia(result, device),
+            cloister: json!({
+                "identity": result.identity(),
+                "root": device.root().to_string(),
+                "simulated": device.simulated(),
+                "waived": waived(result, device).collect::<Vec<_>>(),
+            }),
+        }
+    }
+
+    fn written(self, profile: Profile) -> Value {
+        let status = if self.simulated { "contraindicated" } else { "affirming" };
+        match profile {
+            Profile::Trustee => json!({
                 "ear.status": status,
-                "ear.trustworthiness-vector": vector,
-                "ear.appraisal-policy-id": policy,
-                "ear.veraison.annotated-evidence": annotated,
-                "cloister": cloister,
-            }},
-        }),
-        Profile::Ietf2026 => json!({
-            "eat_profile": "tag:ietf.org,2026:rats/ear#03",
-            "ear_verifier_id": verifier,
-            "submods": { "cpu0": {
+                "ear.trustworthiness-vector": self.vector,
+                "ear.appraisal-policy-id": self.policy,
+                "ear.veraison.annotated-evidence": self.annotated,
+                "cloister": self.cloister,
+            }),
+            Profile::Ietf2026 => json!({
                 "ear_status": status,
-                "ear_trustworthiness_vector": underscored(vector),
-                "ear_appraisal_policy_id": policy,
-                "ear_attester_claims": annotated,
-                "cloister": cloister,
-            }},
-        }),
-    };
-    Ok(merged(head, body))
+                "ear_trustworthiness_vector": underscored(self.vector),
+                "ear_appraisal_policy_id": self.policy,
+                "ear_attester_claims": self.annotated,
+                "cloister": self.cloister,
+            }),
+        }
+    }
 }
 
 /// What is to be signed: the header and the claims, each in base64url, with a dot between them (RFC
@@ -181,14 +249,50 @@ fn underscored(vector: Value) -> Value {
     }
 }
 
-fn merged(head: Value, body: Value) -> Value {
-    let mut all = Map::new();
-    for part in [head, body] {
-        if let Value::Object(map) = part {
-            all.extend(map);
-        }
-    }
-    Value::Object(all)
+/// The same of a device. A GPU's memory is protected in each of the modes that a policy can ask for.
+fn device_vector(result: &DevicesResult, device: &DeviceResult) -> Value {
+    let waives =
+        |check: &str| waived(result, device).any(|one| one.check.split('.').nth(1) == Some(check));
+    json!({
+        "instance-identity": if waives("chip") { 0 } else { 2 },
+        "configuration": if waived(result, device).next().is_none() { 2 } else { 3 },
+        "executables": if waives("measurements") { 0 } else { 3 },
+        "file-system": 0,
+        "hardware": if device.simulated() { 97 } else { 2 },
+        "runtime-opaque": if device.mode().is_none() || waives("modes") { 0 } else { 2 },
+        "storage-opaque": 0,
+        "sourced-data": 0,
+    })
+}
+
+/// The waivers for devices of this kind.
+fn waived<'a>(
+    result: &'a DevicesResult,
+    device: &DeviceResult,
+) -> impl Iterator<Item = &'a Waived> {
+    let section = match device.architecture() {
+        Architecture::Ls10 => "nvswitch.",
+        _ => "gpu.",
+    };
+    result.waived().iter().filter(move |waived| waived.check.starts_with(section))
+}
+
+/// A device under NVIDIA's names for claims. Nothing is said that the report does not: NVIDIA's
+/// `secboot` and `dbgstat` are no more than `measres` over again.
+fn nvidia(result: &DevicesResult, device: &DeviceResult) -> Value {
+    json!({ "nvidia": {
+        "eat_nonce": hex::encode(result.nonce()),
+        "hwmodel": device.hardware_model(),
+        "oemid": "5703",
+        "ueid": device.ueid(),
+        "arch": device.architecture(),
+        "driver_version": device.driver(),
+        "vbios_version": device.vbios(),
+        "mode": device.mode(),
+        "pdi": device.pdi(),
+        "manifests": device.manifests(),
+        "matched_measurements": device.matched(),
+    }})
 }
 
 /// The evidence under Trustee's names, as it puts them into its tokens.

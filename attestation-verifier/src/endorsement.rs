@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use base64ct::{Base64, Encoding};
 use der::asn1::{BitStringRef, ObjectIdentifier};
 use der::{Decode, Reader as _, SliceReader};
 use serde::{Deserialize, Deserializer};
@@ -19,8 +20,10 @@ mod budget;
 pub(crate) mod chain;
 pub(crate) mod device;
 mod eventlog;
+mod heap;
 pub(crate) mod intel;
 pub(crate) mod manifest;
+mod needs;
 pub mod nvidia;
 pub(crate) mod ocsp;
 mod pieces;
@@ -32,6 +35,8 @@ use x509::{Extension, decode_base64};
 
 pub use device::{describe_for_devices, device_sources};
 pub(crate) use eventlog::EventLog;
+pub use heap::{Heap, sort};
+pub use needs::DeviceNeeds;
 pub use sources::{Described, Source, describe, parts, slot, sources};
 pub(crate) use x509::Name;
 
@@ -427,6 +432,20 @@ pub(crate) fn read_pem(text: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
         rest = after.trim_start();
     }
     if blocks.is_empty() { Err(PROBLEM) } else { Ok(blocks) }
+}
+
+/// A certificate as PEM (RFC 7468).
+fn write_pem(der: &[u8]) -> String {
+    let text = Base64::encode_string(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----");
+    for (index, character) in text.chars().enumerate() {
+        if index.is_multiple_of(64) {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem.push_str("\n-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// Whether `text`, less its last line end, has the one layout of certificates in PEM: lines of 64

@@ -16,14 +16,77 @@ use measurement::manifest::Tee;
 use measurement::octets::Octets;
 use serde::{Deserialize, Serialize};
 
-use crate::appraise::{AttestationResult, Case, Expected, Findings, Outcome, Rejection, Verifier};
+use crate::appraise::{
+    AttestationResult, Case, DevicesResult, Expected, ExpectedDevices, Finding, Findings, Outcome,
+    Rejection, Verifier,
+};
 use crate::evidence::Evidence;
+use crate::evidence::device::DeviceEvidence;
 use crate::policy::Waived;
 
 /// Most bytes of a transcript.
 const LIMIT: usize = 256 * 1024;
 const KIND: &str = "cloister/appraisal-transcript";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// What a verifier is asked to judge: a processor, the devices of a machine, or both as one machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject<'a> {
+    /// The processor.
+    pub processor: Option<Processor<'a>>,
+    /// GPUs and switches.
+    pub devices: Option<Devices<'a>>,
+}
+
+/// A processor's evidence, what came with it, and what it must say.
+#[derive(Clone, Copy, Debug)]
+pub struct Processor<'a> {
+    /// The report or quote.
+    pub evidence: Evidence<'a>,
+    /// Its endorsements.
+    pub endorsements: &'a [&'a [u8]],
+    /// What it must say.
+    pub expected: Expected<'a>,
+}
+
+/// The devices' evidence, what came with it, and what it must say.
+#[derive(Clone, Copy, Debug)]
+pub struct Devices<'a> {
+    /// One for each device.
+    pub evidence: &'a [DeviceEvidence],
+    /// Their endorsements.
+    pub endorsements: &'a [&'a [u8]],
+    /// What they must say.
+    pub expected: ExpectedDevices<'a>,
+}
+
+/// The verdict on each part of a [`Subject`]. It is yes only if every part's is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdicts {
+    /// On the processor.
+    pub processor: Option<Result<AttestationResult, Rejection>>,
+    /// On the devices.
+    pub devices: Option<Result<DevicesResult, Rejection>>,
+}
+
+impl Verdicts {
+    /// Why each part was refused that was, the processor first.
+    pub fn rejections(&self) -> impl Iterator<Item = &Rejection> {
+        let processor = self.processor.iter().filter_map(|one| one.as_ref().err());
+        processor.chain(self.devices.iter().filter_map(|one| one.as_ref().err()))
+    }
+
+    /// Every reason of every rejection.
+    pub fn reasons(&self) -> Vec<Finding> {
+        self.rejections().flat_map(Rejection::reasons).collect()
+    }
+
+    /// Whether there was something to judge, and all of it was accepted.
+    pub fn accepted(&self) -> bool {
+        let any = self.processor.is_some() || self.devices.is_some();
+        any && self.rejections().next().is_none()
+    }
+}
 
 /// A record of one appraisal.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -33,25 +96,27 @@ pub struct Transcript {
     v: u32,
     /// Version of this package. Another one may make more checks.
     verifier: String,
-    tee: Tee,
     at: u64,
-    evidence: Octets<32>,
-    endorsements: Vec<Octets<32>>,
-    expected: Expectation,
     policy: Digest<of::Policy>,
-    checks: Vec<Line>,
-    root: String,
+    processor: Option<ProcessorRecord>,
+    devices: Option<DevicesRecord>,
     accepted: bool,
 }
 
-/// What was expected of the evidence.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Expectation {
-    report_data: Octets<64>,
-    launch_blob: Octets<32>,
-    images: Vec<Measured>,
-    platforms: Vec<Blob>,
+struct ProcessorRecord {
+    question: ProcessorQuestion,
+    checks: Vec<Line>,
+    root: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+struct DevicesRecord {
+    question: DevicesQuestion,
+    checks: Vec<Line>,
+    roots: Vec<String>,
 }
 
 /// One check. `observed` and `required` are empty unless it failed; `because` unless it was waived.
@@ -65,19 +130,16 @@ struct Line {
     because: String,
 }
 
-/// What an appraisal was asked, to ask it again.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Question {
+/// What was asked of a processor, to ask it again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessorQuestion {
     /// What kind of evidence it was.
     pub tee: Tee,
-    /// When it was judged, in seconds since 1970.
-    pub at: u64,
     /// SHA-256 of the evidence.
     pub evidence: Octets<32>,
     /// SHA-256 of each endorsement, in their order.
     pub endorsements: Vec<Octets<32>>,
-    /// SHA-384 of the policy's text.
-    pub policy: Digest<of::Policy>,
     /// The 64 bytes that the evidence had to carry.
     pub report_data: Octets<64>,
     /// SHA-256 of the launch blob.
@@ -88,41 +150,113 @@ pub struct Question {
     pub platforms: Vec<Blob>,
 }
 
-/// Appraises as [`Verifier::appraise`] does, and records it.
-///
-/// # Errors
-/// Those of [`Verifier::appraise`], beside the record, which is there all the same.
+/// What was asked of devices, to ask it again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevicesQuestion {
+    /// [`DeviceEvidence::digest`] of each device, in their order.
+    pub evidence: Vec<Octets<32>>,
+    /// SHA-256 of each endorsement, in their order.
+    pub endorsements: Vec<Octets<32>>,
+    /// The nonce that every device had to answer.
+    pub nonce: Octets<32>,
+    /// How many GPUs there had to be.
+    pub gpus: u32,
+    /// How many switches there had to be.
+    pub switches: u32,
+    /// The devices that could be there; none means any.
+    pub chips: Vec<Octets<8>>,
+}
+
+/// Appraises as [`Verifier::appraise`] and [`Verifier::appraise_devices`] do, and records it.
 pub fn transcribe(
     verifier: &Verifier,
-    evidence: &Evidence<'_>,
-    endorsements: &[&[u8]],
-    expected: &Expected<'_>,
+    subject: &Subject<'_>,
     now_unix: u64,
-) -> (Transcript, Result<AttestationResult, Rejection>) {
-    let mut findings = Findings::default();
-    let case = Case { evidence, endorsements, expected, now: now_unix };
-    let verdict = verifier.judge(&case, None, &mut findings);
-    let waived = verifier.policy().waived(evidence.tee);
+) -> (Transcript, Verdicts) {
+    let (processor, on_processor) = match &subject.processor {
+        Some(processor) => {
+            let (record, verdict) = on_processor(verifier, processor, now_unix);
+            (Some(record), Some(verdict))
+        }
+        None => (None, None),
+    };
+    let (devices, on_devices) = match &subject.devices {
+        Some(devices) => {
+            let (record, verdict) = on_devices(verifier, devices, now_unix);
+            (Some(record), Some(verdict))
+        }
+        None => (None, None),
+    };
+    let verdicts = Verdicts { processor: on_processor, devices: on_devices };
     let transcript = Transcript {
         kind: KIND.into(),
         v: VERSION,
         verifier: env!("CARGO_PKG_VERSION").into(),
-        tee: evidence.tee,
         at: now_unix,
-        evidence: Octets(sha256(evidence.report)),
-        endorsements: endorsements.iter().map(|item| Octets(sha256(item))).collect(),
-        expected: Expectation {
+        policy: verifier.policy().digest(),
+        processor,
+        devices,
+        accepted: verdicts.accepted(),
+    };
+    (transcript, verdicts)
+}
+
+fn on_processor(
+    verifier: &Verifier,
+    subject: &Processor<'_>,
+    now: u64,
+) -> (ProcessorRecord, Result<AttestationResult, Rejection>) {
+    let Processor { evidence, endorsements, expected } = subject;
+    let mut findings = Findings::default();
+    let case = Case { evidence, endorsements, expected, now };
+    let verdict = verifier.judge(&case, None, &mut findings);
+    let waived = verifier.policy().waived(evidence.tee);
+    let record = ProcessorRecord {
+        question: ProcessorQuestion {
+            tee: evidence.tee,
+            evidence: Octets(sha256(evidence.report)),
+            endorsements: digests(endorsements),
             report_data: Octets(*expected.report_data),
             launch_blob: Octets(sha256(expected.launch_blob)),
             images: expected.images.to_vec(),
             platforms: expected.platforms.to_vec(),
         },
-        policy: verifier.policy().digest(),
-        checks: lines(&verdict, &findings, &waived),
+        checks: lines(verdict.as_ref().err(), &findings, &waived),
         root: verdict.as_ref().map_or(String::new(), |result| result.root().to_string()),
-        accepted: verdict.is_ok(),
     };
-    (transcript, verdict)
+    (record, verdict)
+}
+
+fn on_devices(
+    verifier: &Verifier,
+    subject: &Devices<'_>,
+    now: u64,
+) -> (DevicesRecord, Result<DevicesResult, Rejection>) {
+    let Devices { evidence, endorsements, expected } = subject;
+    let mut findings = Findings::default();
+    let verdict =
+        verifier.judge_devices(evidence, endorsements, expected, now, None, &mut findings);
+    let waived = verifier.policy().waived_for_devices();
+    let roots = verdict.iter().flat_map(DevicesResult::devices);
+    let record = DevicesRecord {
+        question: DevicesQuestion {
+            evidence: evidence.iter().map(DeviceEvidence::digest).collect(),
+            endorsements: digests(endorsements),
+            nonce: Octets(*expected.nonce),
+            // No machine has that many: a number beyond it is refused as it is.
+            gpus: u32::try_from(expected.gpus).unwrap_or(u32::MAX),
+            switches: u32::try_from(expected.switches).unwrap_or(u32::MAX),
+            chips: expected.chips.to_vec(),
+        },
+        checks: lines(verdict.as_ref().err(), &findings, &waived),
+        roots: roots.map(|device| device.root().to_string()).collect(),
+    };
+    (record, verdict)
+}
+
+fn digests(items: &[&[u8]]) -> Vec<Octets<32>> {
+    items.iter().map(|item| Octets(sha256(item))).collect()
 }
 
 impl Transcript {
@@ -143,19 +277,24 @@ impl Transcript {
         Err(Unreadable::Kind { kind: transcript.kind, version: transcript.v })
     }
 
-    /// What to ask again.
-    pub fn question(&self) -> Question {
-        Question {
-            tee: self.tee,
-            at: self.at,
-            evidence: self.evidence,
-            endorsements: self.endorsements.clone(),
-            policy: self.policy,
-            report_data: self.expected.report_data,
-            launch_blob: self.expected.launch_blob,
-            images: self.expected.images.clone(),
-            platforms: self.expected.platforms.clone(),
-        }
+    /// When it was judged, in seconds since 1970.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// SHA-384 of the policy's text.
+    pub fn policy_digest(&self) -> Digest<of::Policy> {
+        self.policy
+    }
+
+    /// What was asked of the processor, if one was judged.
+    pub fn processor(&self) -> Option<&ProcessorQuestion> {
+        self.processor.as_ref().map(|record| &record.question)
+    }
+
+    /// What was asked of the devices, if any were judged.
+    pub fn devices(&self) -> Option<&DevicesQuestion> {
+        self.devices.as_ref().map(|record| &record.question)
     }
 
     /// Whether the record says that the evidence was accepted.
@@ -163,9 +302,11 @@ impl Transcript {
         self.accepted
     }
 
-    /// Every check with its outcome: `held`, `failed`, `waived`.
+    /// Every check with its outcome: `held`, `failed`, `waived`; those of the processor first.
     pub fn checks(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.checks.iter().map(|line| (line.id.as_str(), line.outcome.as_str()))
+        let processor = self.processor.iter().flat_map(|record| &record.checks);
+        let devices = self.devices.iter().flat_map(|record| &record.checks);
+        processor.chain(devices).map(|line| (line.id.as_str(), line.outcome.as_str()))
     }
 }
 
@@ -188,11 +329,7 @@ pub enum Unreadable {
 
 /// The trail: shape, origin, then the policy's checks. What comes after the first flaw of shape or
 /// origin was not reached.
-fn lines(
-    verdict: &Result<AttestationResult, Rejection>,
-    findings: &Findings,
-    waived: &[Waived],
-) -> Vec<Line> {
+fn lines(rejection: Option<&Rejection>, findings: &Findings, waived: &[Waived]) -> Vec<Line> {
     let line = |id: &str, outcome: &str| Line {
         id: id.into(),
         outcome: outcome.into(),
@@ -201,19 +338,14 @@ fn lines(
         because: String::new(),
     };
     let mut failed = findings.as_slice().iter();
-    let flaw = match verdict {
-        Err(rejection @ (Rejection::Malformed(_) | Rejection::Inauthentic(_))) => {
-            rejection.reasons()
-        }
-        _ => Vec::new(),
+    let (shape, origin, flaw) = match rejection {
+        Some(rejection @ Rejection::Malformed(_)) => (false, false, rejection.reasons()),
+        Some(rejection @ Rejection::Inauthentic(_)) => (true, false, rejection.reasons()),
+        Some(Rejection::Unacceptable(_)) | None => (true, true, Vec::new()),
     };
     let mut lines = Vec::new();
-    if !matches!(verdict, Err(Rejection::Malformed(_))) {
-        lines.push(line("shape", "held"));
-    }
-    if !matches!(verdict, Err(Rejection::Malformed(_) | Rejection::Inauthentic(_))) {
-        lines.push(line("origin", "held"));
-    }
+    let steps = [("shape", shape), ("origin", origin)];
+    lines.extend(steps.iter().filter(|(_, held)| *held).map(|(step, _)| line(step, "held")));
     for check in findings.checks() {
         let mut line = match check.outcome {
             Outcome::Failed => line(check.id, "failed"),

@@ -362,8 +362,9 @@ fn rejects_a_chain_with_a_certificate_too_many_too_few_or_swapped() {
     assert_eq!(flaw(judge(&[0, 1, 2, 3])), Inauthentic::UnknownRoot);
     assert_eq!(flaw(judge(&[0, 2, 1, 3, 4])), Inauthentic::Issuer { role: Role::DeviceKey });
     assert_eq!(flaw(judge(&[1, 0, 2, 3, 4])), Inauthentic::Issuer { role: Role::DeviceKey });
-    let text = |problem| Malformed::Text { part: "device certificate chain", problem };
-    assert_eq!(malformed(judge(&[])), text("not PEM of certificates or revocation lists"));
+    let without = judge(&[]).unwrap_err();
+    assert!(without.could_not_judge(), "{without}");
+    assert_eq!(flaw(Err(without)), Inauthentic::Missing { role: Role::DeviceKey });
 
     // Another device's key, with its own chain: the report is not signed by it.
     let case = Case::new();

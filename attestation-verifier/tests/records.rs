@@ -13,12 +13,12 @@
 mod common;
 
 use attestation_verifier::appraise::{AttestationResult, Expected, Rejection, Verifier};
-use attestation_verifier::ear::{self, Algorithm, EarError, Profile, Token};
+use attestation_verifier::ear::{self, Algorithm, Attested, EarError, Profile, Token};
 use attestation_verifier::endorsement::{describe, parts, slot, sources};
 use attestation_verifier::evidence::{Evidence, recognise, unpadded};
 use attestation_verifier::explain::explain;
 use attestation_verifier::policy::AppraisalPolicy;
-use attestation_verifier::transcript::{Transcript, Unreadable, transcribe};
+use attestation_verifier::transcript::{Processor, Subject, Transcript, Unreadable, transcribe};
 use common::amd::{Hierarchy, LAUNCH_BLOB, NOW, Shape};
 use common::{measured, read, vectors};
 use measurement::manifest::Tee;
@@ -53,7 +53,18 @@ impl Desk {
             images: &[measured(Tee::Snp, &self.report)],
             platforms: &[],
         };
-        transcribe(&verifier, &self.evidence(), &endorsements, &expected, NOW)
+        let (evidence, endorsements) = (self.evidence(), endorsements.as_slice());
+        let processor = Some(Processor { evidence, endorsements, expected });
+        let subject = Subject { processor, devices: None };
+        let (transcript, verdicts) = transcribe(&verifier, &subject, NOW);
+        assert_eq!(transcript.accepted(), verdicts.accepted());
+        (transcript, verdicts.processor.unwrap())
+    }
+
+    fn claims(&self, result: &AttestationResult, profile: Profile) -> Value {
+        let evidence = self.evidence();
+        let attested = Attested { processor: Some((result, &evidence)), devices: None };
+        ear::claims(&attested, &token(profile)).unwrap()
     }
 }
 
@@ -73,9 +84,9 @@ fn a_transcript_holds_every_check_and_comes_out_the_same_again() {
     assert_eq!(checks.len(), 2 + 1 + 4 + 3 + 33);
     assert!(checks.contains(&("snp.debug", "held")));
     assert!(checks.contains(&("snp.id_key", "waived")));
-    let question = read.question();
-    assert_eq!(question.at, NOW);
-    assert_eq!(question.endorsements.len(), 4);
+    assert_eq!(read.at(), NOW);
+    assert_eq!(read.processor().unwrap().endorsements.len(), 4);
+    assert_eq!(read.devices(), None);
 }
 
 #[test]
@@ -118,7 +129,7 @@ fn token(profile: Profile) -> Token<'static> {
 fn a_token_bears_trustees_names_and_says_simulated() {
     let desk = Desk::new();
     let result = desk.transcribe().1.unwrap();
-    let claims = ear::claims(&result, &desk.evidence(), &token(Profile::Trustee)).unwrap();
+    let claims = desk.claims(&result, Profile::Trustee);
     assert_eq!(claims["eat_profile"], "tag:github.com,2024:confidential-containers/Trustee");
     assert_eq!(claims["iat"], NOW);
     let cpu = &claims["submods"]["cpu0"];
@@ -137,7 +148,7 @@ fn a_token_bears_trustees_names_and_says_simulated() {
 fn a_token_of_the_ietf_profile_has_no_dots_and_no_hyphens() {
     let desk = Desk::new();
     let result = desk.transcribe().1.unwrap();
-    let claims = ear::claims(&result, &desk.evidence(), &token(Profile::Ietf2026)).unwrap();
+    let claims = desk.claims(&result, Profile::Ietf2026);
     assert_eq!(claims["eat_profile"], "tag:ietf.org,2026:rats/ear#03");
     let cpu = claims["submods"]["cpu0"].as_object().unwrap();
     assert!(cpu.keys().all(|name| !name.contains(['.', '-'])));
@@ -152,7 +163,7 @@ fn a_token_is_what_was_signed_and_its_signature() {
 
     let desk = Desk::new();
     let result = desk.transcribe().1.unwrap();
-    let claims = ear::claims(&result, &desk.evidence(), &token(Profile::Trustee)).unwrap();
+    let claims = desk.claims(&result, Profile::Trustee);
     let input = ear::signing_input(&claims, Algorithm::EdDsa);
     assert_eq!(input, ear::signing_input(&claims, Algorithm::EdDsa));
     let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
@@ -174,12 +185,15 @@ fn there_is_no_token_about_other_evidence() {
     let result = desk.transcribe().1.unwrap();
     let mut other = desk.report.clone();
     other[0x90] ^= 1;
-    let evidence = Evidence { tee: Tee::Snp, report: &other };
-    let refused = ear::claims(&result, &evidence, &token(Profile::Trustee));
-    assert_eq!(refused, Err(EarError::AnotherEvidence));
-    let evidence = Evidence { tee: Tee::Snp, report: &other[1..] };
-    let refused = ear::claims(&result, &evidence, &token(Profile::Trustee));
-    assert!(matches!(refused, Err(EarError::Malformed(_))));
+    let claims = |report: &[u8]| {
+        let evidence = Evidence { tee: Tee::Snp, report };
+        let attested = Attested { processor: Some((&result, &evidence)), devices: None };
+        ear::claims(&attested, &token(Profile::Trustee))
+    };
+    assert_eq!(claims(&other), Err(EarError::AnotherEvidence));
+    assert!(matches!(claims(&other[1..]), Err(EarError::Malformed(_))));
+    let nothing = ear::claims(&Attested::default(), &token(Profile::Trustee));
+    assert_eq!(nothing, Err(EarError::NothingAttested));
 }
 
 fn value<'a>(fields: &'a [attestation_verifier::explain::Field], name: &str) -> (&'a str, &'a str) {

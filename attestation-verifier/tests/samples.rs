@@ -75,8 +75,10 @@ fn every_sample_parses_and_names_every_check_of_its_sections() {
         assert!(policy.starts_with('#'));
         assert!(policy.lines().filter(|line| line.trim_start().starts_with('#')).count() > 8);
     }
-    for (policy, tdx) in [(AZURE, false), (AWS, false), (GCP, true)] {
+    for (policy, tdx, gpu) in [(AZURE, false, true), (AWS, false, false), (GCP, true, true)] {
         assert_eq!(policy.contains("\n[tdx]\n"), tdx);
+        assert_eq!(policy.contains("\n[gpu]\n"), gpu);
+        assert!(!policy.contains("\n[nvswitch]\n"), "no provider has confidential switches");
     }
 }
 
@@ -150,6 +152,39 @@ fn judges_guests_of_aws() {
     assert_eq!(guest.reasons(AWS), ["snp.crl", "snp.vmpl", "snp.provisional_firmware"]);
     let azure = Case::find(&root, "snp/turin-v5-azure").reasons(AWS);
     assert!(azure.contains(&"snp.signers"), "{azure:?}");
+}
+
+#[test]
+fn judges_gpus_of_azure_and_of_google_and_refuses_those_of_aws() {
+    use attestation_verifier::appraise::{ExpectedDevices, Finding, Verifier};
+    use attestation_verifier::evidence::device::DeviceEvidence;
+
+    let Some(root) = common::gpu_vectors() else { return };
+    let judge = |folder: &str, policy: &str| {
+        let text = String::from_utf8(read(&root, &format!("{folder}/report.hex"))).unwrap();
+        let report = hex::decode(text.trim()).unwrap();
+        let device = DeviceEvidence::new(report, read(&root, &format!("{folder}/chain.pem")));
+        let names = ["driver-rim.xml", "vbios-rim.xml", "rim.xml"];
+        let paths = names.map(|name| format!("{folder}/{name}"));
+        let there = paths.iter().filter(|path| root.join(path).is_file());
+        let items: Vec<_> = there.map(|path| read(&root, path)).collect();
+        let items: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
+        let nonce = device.nonce().unwrap();
+        let switches = usize::from(folder.starts_with("ls10"));
+        let expected = ExpectedDevices { nonce: &nonce, gpus: 1 - switches, switches, chips: &[] };
+        let verifier = Verifier::new(AppraisalPolicy::parse(policy).unwrap());
+        let verdict = verifier.appraise_devices(&[device], &items, &expected, 1_772_323_200);
+        let reasons = verdict.err().map(|rejection| rejection.reasons()).unwrap_or_default();
+        reasons.iter().map(Finding::id).collect::<Vec<_>>()
+    };
+    let hopper = "h100-550.90.07";
+    assert!(judge(hopper, AZURE).is_empty());
+    // Google's, as the strict one, asks for what recorded evidence comes without.
+    assert_eq!(judge(hopper, GCP), ["gpu.revocation", "gpu.manifest_revocation"]);
+    assert_eq!(judge(hopper, AWS), ["policy.section"]);
+    let blackwell = judge("gb100-575.32", AZURE);
+    assert_eq!(blackwell[..4], ["gpu.products", "gpu.driver", "gpu.vbios", "gpu.modes"]);
+    assert_eq!(judge("ls10-switch", AZURE), ["origin.not_yet_valid"]);
 }
 
 fn hcl(root: &Path) -> (Vec<u8>, Vec<Vec<u8>>) {

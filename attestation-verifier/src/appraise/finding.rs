@@ -46,9 +46,13 @@ impl Rejection {
 
     /// Whether nothing is known against the evidence itself: something to judge it with is missing.
     pub fn could_not_judge(&self) -> bool {
-        let missing = |flaw: &Inauthentic| {
-            matches!(flaw, Inauthentic::CouldNotJudge { .. } | Inauthentic::Missing { .. })
-        };
+        fn missing(flaw: &Inauthentic) -> bool {
+            match flaw {
+                Inauthentic::CouldNotJudge { .. } | Inauthentic::Missing { .. } => true,
+                Inauthentic::In { flaw, .. } => missing(flaw),
+                _ => false,
+            }
+        }
         matches!(self, Self::Inauthentic(flaw) if missing(flaw))
     }
 }

@@ -69,6 +69,12 @@ impl Verifier {
     ) -> Result<Vouched, Inauthentic> {
         let anchors = &self.policy.anchors;
         let revocations = endorsements.revocations;
+        for (index, root) in &endorsements.roots {
+            let known = anchors.iter().any(|anchor| anchor.certificate.der == root.der);
+            if !known {
+                return Err(in_place(Place::Endorsement(*index))(Inauthentic::UnknownRoot));
+            }
+        }
         let mut survey = Survey::new();
         let mut vouched = Vouched { devices: Vec::new(), references: Vec::new(), valid: (0, 0) };
         for (index, device) in devices.iter().enumerate() {

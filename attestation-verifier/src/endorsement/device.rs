@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::manifest::Unverified;
 use super::ocsp::Answer;
 use super::revocation::Revocations;
-use super::{Described, ITEM_LIMIT, RevocationList, Signed, Source, read_pem};
+use super::{Certificate, Described, ITEM_LIMIT, RevocationList, Signed, Source, read_pem};
 use crate::evidence::device::{Architecture, DeviceEvidence};
 use crate::wire::Malformed;
 
@@ -20,6 +20,8 @@ pub(crate) struct DeviceEndorsements {
     /// Each with its position in the list.
     pub(crate) manifests: Vec<(usize, Unverified)>,
     pub(crate) revocations: Revocations,
+    /// Each with its position: only ever compared with the roots that are believed.
+    pub(crate) roots: Vec<(usize, Certificate)>,
 }
 
 impl DeviceEndorsements {
@@ -38,28 +40,35 @@ impl DeviceEndorsements {
         Ok(all)
     }
 
-    fn add(&mut self, index: usize, item: &[u8]) -> Result<(), &'static str> {
+    pub(super) fn add(&mut self, index: usize, item: &[u8]) -> Result<(), &'static str> {
         if item.len() > ITEM_LIMIT {
             return Err("larger than any honest endorsement");
         }
         match item.first() {
             Some(b'<') => self.manifests.push((index, Unverified::read(item)?)),
             Some(b'{') => self.manifests.push((index, Unverified::read_served(item)?)),
-            Some(b'-') => return read_pem(item)?.iter().try_for_each(|der| self.add_list(der)),
+            Some(b'-') => {
+                return read_pem(item)?.iter().try_for_each(|der| self.add_der(index, der));
+            }
             _ if Answer::looks_like(item) => self.revocations.answers.push(Answer::read(item)?),
-            _ => return self.add_list(item),
+            _ => return self.add_der(index, item),
         }
         Ok(())
     }
 
-    fn add_list(&mut self, der: &[u8]) -> Result<(), &'static str> {
-        if self.revocations.lists.len() == COUNT_LIMIT {
-            return Err("one revocation list too many");
+    fn add_der(&mut self, index: usize, der: &[u8]) -> Result<(), &'static str> {
+        if self.revocations.lists.len().max(self.roots.len()) == COUNT_LIMIT {
+            return Err("one root or revocation list too many");
         }
-        if Signed::read(der).is_ok_and(|parts| parts.starts_with_version()) {
+        if !Signed::read(der).is_ok_and(|parts| parts.starts_with_version()) {
+            self.revocations.lists.push(RevocationList::read(der)?);
+            return Ok(());
+        }
+        let certificate = Certificate::read(der)?;
+        if !certificate.is_self_issued() {
             return Err("a certificate: those of a device come with its report");
         }
-        self.revocations.lists.push(RevocationList::read(der)?);
+        self.roots.push((index, certificate));
         Ok(())
     }
 }
@@ -108,7 +117,7 @@ pub fn describe_for_devices(item: &[u8]) -> Result<Vec<Described>, &'static str>
     let manifests = all.manifests.iter().map(|(_, manifest)| manifest.describe());
     let answers = all.revocations.answers.iter().flat_map(Answer::describe);
     let mut described: Vec<_> = manifests.chain(answers).collect();
-    if !all.revocations.lists.is_empty() {
+    if !(all.revocations.lists.is_empty() && all.roots.is_empty()) {
         described.extend(super::describe(item)?);
     }
     Ok(described)

@@ -70,6 +70,16 @@ impl Unverified {
         Described { what: "reference manifest", subject, from, until }
     }
 
+    /// The signer's first.
+    pub(super) fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// The name it was served under, if it came so.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     pub(crate) fn authenticate(
         self,
         anchors: &[Anchor],

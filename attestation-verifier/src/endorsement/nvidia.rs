@@ -114,6 +114,9 @@ pub(crate) fn endorse(
     now: u64,
     survey: &mut Survey,
 ) -> Result<Root, Inauthentic> {
+    if device.certificates.is_empty() {
+        return Err(Inauthentic::Missing { role: Role::DeviceKey });
+    }
     let root = verify(&device.certificates, &ROLES, Platform::Nvidia, anchors, now, survey)?;
     let Some((chip, _)) = &device.kind else {
         let problem = "is not of a chip that this verifier knows";

@@ -5,9 +5,9 @@
 
 use alloc::string::String;
 
-use base64ct::{Base64, Encoding};
-
-use super::{Certificate, Collateral, Document, Endorsements, Kind, Name, RevocationList, Role};
+use super::{
+    Certificate, Collateral, Document, Endorsements, Kind, Name, RevocationList, Role, write_pem,
+};
 use crate::evidence::Inauthentic;
 use crate::root::Anchor;
 
@@ -108,18 +108,4 @@ fn list<'a>(
         (None, _) => Err(Inauthentic::Missing { role }),
         _ => Err(Inauthentic::Surplus { role }),
     }
-}
-
-/// A certificate as PEM (RFC 7468).
-fn write_pem(der: &[u8]) -> String {
-    let text = Base64::encode_string(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----");
-    for (index, character) in text.chars().enumerate() {
-        if index.is_multiple_of(64) {
-            pem.push('\n');
-        }
-        pem.push(character);
-    }
-    pem.push_str("\n-----END CERTIFICATE-----\n");
-    pem
 }

@@ -7,7 +7,8 @@ use core::fmt;
 
 use base64ct::{Base64, Encoding};
 use measurement::cbor::{Blob, encode};
-use measurement::digest::{Digest, of};
+use measurement::digest::{Digest, of, sha256};
+use measurement::octets::Octets;
 use serde::{Deserialize, Serialize};
 
 use crate::endorsement::nvidia::Chip;
@@ -117,8 +118,11 @@ impl DeviceEvidence {
         Ok(chip.map(|chip| chip.architecture()))
     }
 
-    /// Leaf first.
+    /// Leaf first. None at all is no flaw of the evidence: there is nothing to judge it with.
     fn certificates(&self) -> Result<Vec<Certificate>, Malformed> {
+        if self.chain.is_empty() {
+            return Ok(Vec::new());
+        }
         let part = "device certificate chain";
         if self.chain.len() > CHAIN_LIMIT {
             let (observed, limit) = (self.chain.len(), CHAIN_LIMIT);
@@ -129,6 +133,14 @@ impl DeviceEvidence {
         blocks.iter().map(|der| Certificate::read(der).map_err(text)).collect()
     }
 
+    /// The nonce that its report answers, which no one has judged.
+    ///
+    /// # Errors
+    /// When the report is malformed.
+    pub fn nonce(&self) -> Result<[u8; 32], Malformed> {
+        Ok(Report::parse(&self.report)?.nonce)
+    }
+
     /// The report's bytes.
     pub fn report(&self) -> &[u8] {
         &self.report
@@ -137,6 +149,15 @@ impl DeviceEvidence {
     /// The certificates, in PEM.
     pub fn chain(&self) -> &[u8] {
         &self.chain
+    }
+
+    /// SHA-256 of all that a verdict on this device depends on, its labels included:
+    /// `dCBOR["cloister/device-evidence", report, chain, [arch, nonce, driver, vbios]]`.
+    pub fn digest(&self) -> Octets<32> {
+        let Labels { architecture, nonce, driver, vbios } = &self.labels;
+        let labels = (architecture, nonce.map(Octets), driver, vbios);
+        let (report, chain) = (Blob(self.report.clone()), Blob(self.chain.clone()));
+        Octets(sha256(&encode(&("cloister/device-evidence", report, chain, labels))))
     }
 }
 

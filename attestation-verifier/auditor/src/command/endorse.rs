@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use attestation_verifier::endorsement::sources;
+use attestation_verifier::endorsement::{Source, device_sources, sources};
+use attestation_verifier::wire::Malformed;
 use auditor::case::read;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -25,10 +26,10 @@ pub struct Arguments {
 enum Verb {
     /// List where the endorsements of a piece of evidence are to be had; nothing is fetched
     Fetch {
-        /// The report or quote
-        #[arg(value_name = "EVIDENCE")]
-        evidence: PathBuf,
-        /// What kind of evidence it is [default: told by its content]
+        /// Reports and quotes; and the certificates of a device, where they lie beside its report
+        #[arg(value_name = "EVIDENCE", required = true)]
+        evidence: Vec<PathBuf>,
+        /// That it is a processor's, of this kind [default: told by its content]
         #[arg(long)]
         tee: Option<Tee>,
         /// Print one JSON object
@@ -37,7 +38,8 @@ enum Verb {
     },
     /// File what was fetched into a folder that gives nothing out past its time
     Add {
-        /// Certificates, revocation lists, TCB info, QE identity or collateral
+        /// Certificates, revocation lists, TCB info, QE identity, collateral, reference manifests or OCSP
+        /// answers
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
         /// The folder
@@ -60,12 +62,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     result.unwrap_or_else(|problem| fail(&problem, None))
 }
 
-fn fetch(evidence: &Path, tee: Option<Tee>, json: bool) -> Result<ExitCode, String> {
-    let bytes = read(evidence, LIMIT).map_err(|error| error.to_string())?;
-    let input = Input::read(&bytes, tee.map(Into::into)).map_err(|findings| {
+fn fetch(evidence: &[PathBuf], tee: Option<Tee>, json: bool) -> Result<ExitCode, String> {
+    let files: Result<Vec<_>, _> = evidence.iter().map(|path| read(path, LIMIT)).collect();
+    let files = files.map_err(|error| error.to_string())?;
+    let input = Input::read(&files, &[], tee.map(Into::into)).map_err(|findings| {
         findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     })?;
-    let sources = sources(&input.evidence()).map_err(|problem| problem.to_string())?;
+    let sources = all_sources(&input).map_err(|problem| problem.to_string())?;
     if json {
         return Ok(print_json(&json!({ "sources": sources }), 0));
     }
@@ -77,6 +80,22 @@ fn fetch(evidence: &Path, tee: Option<Tee>, json: bool) -> Result<ExitCode, Stri
         text.push_str(&format!("{}\n    {url}{note}\n", source.what));
     }
     Ok(print(&text, 0))
+}
+
+/// What the processor and each device need, the same thing once.
+fn all_sources(input: &Input) -> Result<Vec<Source>, Malformed> {
+    let mut all = match &input.processor {
+        Some(processor) => sources(&processor.evidence())?,
+        None => Vec::new(),
+    };
+    for device in &input.devices {
+        for source in device_sources(device)? {
+            if !all.contains(&source) {
+                all.push(source);
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn add(files: &[PathBuf], cache: &Path, at: Option<u64>, json: bool) -> Result<ExitCode, String> {

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use attestation_verifier::explain::{Field, explain};
+use attestation_verifier::explain::{Field, explain, explain_device};
+use attestation_verifier::wire::Malformed;
 use auditor::case::read;
 use auditor::verdict::hardware;
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
 use super::appraise::Tee;
@@ -15,10 +17,10 @@ use super::{REJECTED, fail, print, print_json};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The report or quote
-    #[arg(value_name = "EVIDENCE")]
-    evidence: PathBuf,
-    /// What kind of evidence it is [default: told by its content]
+    /// Reports and quotes; and the certificates of a device, where they lie beside its report
+    #[arg(value_name = "EVIDENCE", required = true)]
+    evidence: Vec<PathBuf>,
+    /// That it is a processor's, of this kind [default: told by its content]
     #[arg(long)]
     tee: Option<Tee>,
     /// Print one JSON object
@@ -26,12 +28,21 @@ pub struct Arguments {
     json: bool,
 }
 
+/// One report or quote.
+#[derive(Serialize)]
+struct Page {
+    what: String,
+    fields: Vec<Field>,
+}
+
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let bytes = match read(&arguments.evidence, LIMIT) {
-        Ok(bytes) => bytes,
+    let files: Result<Vec<_>, _> =
+        arguments.evidence.iter().map(|path| read(path, LIMIT)).collect();
+    let files = match files {
+        Ok(files) => files,
         Err(problem) => return fail(&problem, None),
     };
-    let input = match Input::read(&bytes, arguments.tee.map(Into::into)) {
+    let input = match Input::read(&files, &[], arguments.tee.map(Into::into)) {
         Ok(input) => input,
         Err(findings) => {
             let text: String =
@@ -39,22 +50,35 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             return print(&text, REJECTED);
         }
     };
-    let evidence = input.evidence();
-    let fields = match explain(&evidence) {
-        Ok(fields) => fields,
+    let pages = match pages(&input) {
+        Ok(pages) => pages,
         Err(problem) => return print(&format!("unreadable  {problem}\n"), REJECTED),
     };
-    if arguments.json {
-        let page = json!({ "tee": evidence.tee, "notes": input.notes, "fields": fields });
-        return print_json(&page, 0);
-    }
     for note in &input.notes {
         eprintln!("cloister-auditor: {note}");
     }
-    let mut text =
-        format!("unjudged  {}: `appraise` says whether it is true\n", hardware(evidence.tee));
-    for Field { at, name, value, meaning } in &fields {
+    if arguments.json {
+        let tee = input.processor.as_ref().map(|processor| processor.tee);
+        return print_json(&json!({ "tee": tee, "notes": input.notes, "pages": pages }), 0);
+    }
+    print(&pages.iter().map(text).collect::<String>(), 0)
+}
+
+fn pages(input: &Input) -> Result<Vec<Page>, Malformed> {
+    let processor = input.processor.iter().map(|processor| {
+        let what = hardware(processor.tee).to_owned();
+        Ok(Page { what, fields: explain(&processor.evidence())? })
+    });
+    let devices = input.devices.iter().enumerate().map(|(index, device)| {
+        Ok(Page { what: format!("NVIDIA device {index}"), fields: explain_device(device)? })
+    });
+    processor.chain(devices).collect()
+}
+
+fn text(page: &Page) -> String {
+    let mut text = format!("unjudged  {}: `appraise` says whether it is true\n", page.what);
+    for Field { at, name, value, meaning } in &page.fields {
         text.push_str(&format!("{at:#06x}  {name}  {value}\n        {meaning}\n"));
     }
-    print(&text, 0)
+    text
 }

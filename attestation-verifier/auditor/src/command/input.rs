@@ -1,111 +1,141 @@
-//! Evidence as it lies in a file: what it is, and what is around it.
-
-use std::borrow::Cow;
+//! Evidence and endorsements as they lie in files: what each is, and what is around it.
+//!
+//! Liberal in what it recognises, because it decides nothing: whatever is taken for what it is not is
+//! refused where it is judged.
 
 use attestation_verifier::appraise::{Finding, Rejection};
-use attestation_verifier::evidence::{Evidence, is_wrapped, recognise, unpadded, unwrapped};
+use attestation_verifier::endorsement::{Heap, sort};
+use attestation_verifier::evidence::Evidence;
+use attestation_verifier::evidence::device::DeviceEvidence;
 use attestation_verifier::wire::Malformed;
-use base64ct::{Base64UrlUnpadded, Encoding};
-use measurement::cbor;
 use measurement::manifest::Tee;
-use measurement::receipt::CpuEvidence;
-use serde::Deserialize;
+
+mod devices;
+mod processor;
+mod text;
+
+pub use processor::Processor;
 
 /// Most bytes of any of the files.
 pub const LIMIT: u64 = 1 << 20;
 
-const WRAPPER: &str = "azure's wrapper was taken off; the report names its runtime data";
-
-/// Azure's wrapper as its guests pass it on: JSON with `hcl_report` and perhaps `vcek` in base64url, by
-/// themselves or under `evidence`.
-struct Azure {
-    wrapper: Vec<u8>,
-    vcek: Vec<Vec<u8>>,
-}
-
-impl Azure {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Inner {
-            hcl_report: String,
-            vcek: Option<String>,
-        }
-
-        #[derive(Deserialize)]
-        struct Outer {
-            evidence: Inner,
-        }
-
-        if !bytes.starts_with(b"{") {
-            return None;
-        }
-        let outer = serde_json::from_slice(bytes).map(|Outer { evidence }| evidence);
-        let inner: Inner = outer.or_else(|_| serde_json::from_slice(bytes)).ok()?;
-        let decode = |text: &str| Base64UrlUnpadded::decode_vec(text.trim_end_matches('=')).ok();
-        let vcek = match &inner.vcek {
-            Some(text) => vec![decode(text)?],
-            None => Vec::new(),
-        };
-        Some(Self { wrapper: decode(&inner.hcl_report)?, vcek })
-    }
-}
-
-/// A report or quote without what was around it.
-pub struct Input<'a> {
-    tee: Tee,
-    report: Cow<'a, [u8]>,
-    /// What came with it in one file.
-    pub endorsements: Vec<Vec<u8>>,
+/// Everything that is to be judged, and what it is judged with.
+#[derive(Default)]
+pub struct Input {
+    /// The processor's report or quote.
+    pub processor: Option<Processor>,
+    /// Its endorsements.
+    pub processor_endorsements: Vec<Vec<u8>>,
+    /// GPUs and switches.
+    pub devices: Vec<DeviceEvidence>,
+    /// Their endorsements.
+    pub device_endorsements: Vec<Vec<u8>>,
+    /// Tokens of NVIDIA's remote service.
+    pub opinions: Vec<Vec<u8>>,
     /// What was taken off, for a person.
     pub notes: Vec<String>,
 }
 
-impl<'a> Input<'a> {
-    /// Recognises evidence by content, unless the caller says what it is, and takes padding and Azure's
-    /// wrapper off.
-    pub fn read(bytes: &'a [u8], tee: Option<Tee>) -> Result<Self, Vec<Finding>> {
-        let malformed = |flaw: Malformed| Rejection::Malformed(flaw).reasons();
-        if is_wrapped(bytes) {
-            let wrapped = unwrapped(bytes).map_err(malformed)?;
-            let notes =
-                vec!["azure's wrapper was taken off; the report names its runtime data".into()];
-            let (report, endorsements) = (Cow::Borrowed(wrapped.report), Vec::new());
-            return Ok(Self { tee: Tee::Snp, report, endorsements, notes });
+/// One file of evidence.
+enum Piece {
+    Processor(Processor),
+    /// A device's report, whose certificates lie elsewhere.
+    Report(Vec<u8>),
+    Devices(Vec<DeviceEvidence>),
+    Opinion(Vec<u8>),
+    /// Not evidence, but what comes beside it.
+    Endorsement(Vec<u8>),
+}
+
+impl Input {
+    /// Recognises evidence by content, unless the caller says that it is a processor's of one kind;
+    /// takes padding, text encodings and wrappers off; and gives each its endorsements.
+    pub fn read(
+        evidence: &[Vec<u8>],
+        endorsements: &[Vec<u8>],
+        tee: Option<Tee>,
+    ) -> Result<Self, Vec<Finding>> {
+        let mut input = Self::default();
+        let (mut reports, mut beside) = (Vec::new(), Vec::new());
+        for file in evidence {
+            match recognise(file, tee)? {
+                Piece::Processor(processor) => input.set_processor(processor)?,
+                Piece::Report(report) => reports.push(report),
+                Piece::Devices(devices) => input.devices.extend(devices),
+                Piece::Opinion(token) => input.opinions.push(token),
+                Piece::Endorsement(item) => beside.push(item),
+            }
         }
-        if let Some(azure) = Azure::read(bytes) {
-            let wrapped = unwrapped(&azure.wrapper).map_err(malformed)?;
-            let (report, notes) = (Cow::Owned(wrapped.report.to_vec()), vec![WRAPPER.into()]);
-            return Ok(Self { tee: Tee::Snp, report, endorsements: azure.vcek, notes });
+        beside.extend(endorsements.iter().map(|item| text::decoded(item).into_owned()));
+        input.distribute(reports, beside);
+        if input.processor.is_none() && input.devices.is_empty() && input.opinions.is_empty() {
+            return Err(vec![unknown("no report, quote or device evidence".into())]);
         }
-        if let Ok(bundle) = cbor::decode::<CpuEvidence>(bytes, bytes.len()) {
-            let endorsements = bundle.endorsements.into_iter().map(|blob| blob.0).collect();
-            let (report, notes) = (Cow::Owned(bundle.report.0), Vec::new());
-            return Ok(Self { tee: bundle.tee, report, endorsements, notes });
-        }
-        let Some(tee) = tee.or_else(|| recognise(bytes)) else {
-            return Err(vec![Finding::about(
-                "shape.evidence",
-                format!("{} bytes that begin with {}", bytes.len(), head(bytes)),
-                "an SNP report of 1184 bytes, or a TDX quote of version 4 or 5".into(),
-            )]);
-        };
-        let report = match tee {
-            Tee::Snp => bytes,
-            Tee::Tdx => unpadded(bytes).map_err(malformed)?,
-        };
-        let padding = bytes.len().saturating_sub(report.len());
-        let notes = match padding {
-            0 => Vec::new(),
-            _ => vec![format!("{padding} zero bytes after the quote were left out")],
-        };
-        Ok(Self { tee, report: Cow::Borrowed(report), endorsements: Vec::new(), notes })
+        Ok(input)
     }
 
-    pub fn evidence(&self) -> Evidence<'_> {
-        Evidence { tee: self.tee, report: &self.report }
+    fn set_processor(&mut self, processor: Processor) -> Result<(), Vec<Finding>> {
+        if self.processor.is_some() {
+            return Err(vec![unknown("evidence of two processors".into())]);
+        }
+        self.notes.extend(processor.note.clone());
+        self.processor_endorsements.extend(processor.endorsements.clone());
+        self.processor = Some(processor);
+        Ok(())
+    }
+
+    /// Gives reports their chains, in their order, and each part of the machine its endorsements.
+    fn distribute(&mut self, reports: Vec<Vec<u8>>, beside: Vec<Vec<u8>>) {
+        if reports.is_empty() && self.devices.is_empty() {
+            self.processor_endorsements.extend(beside);
+            return;
+        }
+        let items: Vec<&[u8]> = beside.iter().map(Vec::as_slice).collect();
+        let processor = self.processor.as_ref().map(Processor::evidence);
+        let Heap { processor, devices, chains } = sort(&items, processor.as_ref());
+        self.processor_endorsements.extend(processor);
+        self.device_endorsements.extend(devices);
+        let mut chains = chains.into_iter();
+        for report in reports {
+            let chain = chains.next().unwrap_or_default();
+            self.devices.push(DeviceEvidence::new(report, chain));
+        }
+        // A chain that is no one's is refused with the endorsements.
+        self.device_endorsements.extend(chains);
     }
 }
 
-fn head(bytes: &[u8]) -> String {
-    hex::encode(bytes.get(..8).unwrap_or(bytes))
+fn recognise(file: &[u8], tee: Option<Tee>) -> Result<Piece, Vec<Finding>> {
+    let bytes = text::decoded(file);
+    if tee.is_none() {
+        if bytes.starts_with(&[0x11, 0xe0]) {
+            return Ok(Piece::Report(bytes.into_owned()));
+        }
+        if let Some(token) = devices::opinion(&bytes) {
+            return Ok(Piece::Opinion(token));
+        }
+        if let Some(devices) = devices::read(&bytes) {
+            return Ok(Piece::Devices(devices.map_err(malformed)?));
+        }
+        if matches!(bytes.first(), Some(b'-' | b'<')) {
+            return Ok(Piece::Endorsement(bytes.into_owned()));
+        }
+    }
+    Processor::read(&bytes, tee).map(Piece::Processor)
+}
+
+fn malformed(flaw: Malformed) -> Vec<Finding> {
+    Rejection::Malformed(flaw).reasons()
+}
+
+fn unknown(observed: String) -> Finding {
+    let required = "an SNP report of 1184 bytes, a TDX quote of version 4 or 5, or device evidence";
+    Finding::about("shape.evidence", observed, required.into())
+}
+
+/// A processor's evidence, for those who want nothing else.
+impl Processor {
+    pub fn evidence(&self) -> Evidence<'_> {
+        Evidence { tee: self.tee, report: &self.report }
+    }
 }

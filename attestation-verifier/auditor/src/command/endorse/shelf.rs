@@ -7,12 +7,15 @@
 use std::fs;
 use std::path::Path;
 
-use attestation_verifier::endorsement::{Described, describe, parts, slot};
+use attestation_verifier::endorsement::{
+    Described, DeviceNeeds, describe, describe_for_devices, parts, slot,
+};
 use attestation_verifier::evidence::Evidence;
+use attestation_verifier::evidence::device::DeviceEvidence;
 use auditor::case::read;
 use measurement::digest::sha256;
 
-use crate::command::input::LIMIT;
+use crate::command::input::{Input, LIMIT};
 
 /// Most files that are looked at.
 const COUNT_LIMIT: usize = 4096;
@@ -24,13 +27,14 @@ pub fn file(
     item: &[u8],
     now: u64,
 ) -> Result<Result<Vec<Described>, String>, String> {
-    let parts = match parts(item) {
-        Ok(parts) => parts,
-        Err(problem) => return Ok(Err(problem.to_owned())),
+    let parts = match (parts(item), describe_for_devices(item)) {
+        (Ok(parts), _) => parts,
+        (Err(_), Ok(_)) => vec![item.to_vec()],
+        (Err(problem), Err(_)) => return Ok(Err(problem.to_owned())),
     };
     let mut filed = Vec::new();
     for part in &parts {
-        let described = describe(part)?;
+        let described = described(part)?;
         if let Some(stale) = described.iter().find(|one| !is_current(one, now)) {
             let Described { what, from, until, .. } = stale;
             return Ok(Err(format!("{what} is of {from} to {until}, now is {now}")));
@@ -48,9 +52,66 @@ pub fn file(
     Ok(Ok(filed))
 }
 
+/// Adds what the folder has for the evidence and `input` lacks.
+pub fn complete(folder: &Path, input: &mut Input, now: u64) -> Result<(), String> {
+    if let Some(processor) = &input.processor {
+        let picked = pick(folder, &processor.evidence(), &input.processor_endorsements, now)?;
+        input.processor_endorsements.extend(picked);
+    }
+    let picked = pick_for_devices(folder, &input.devices, &input.device_endorsements, now)?;
+    input.device_endorsements.extend(picked);
+    Ok(())
+}
+
+/// What the folder has for `devices` that `given` lacks: manifests first, and then what speaks for their
+/// signers and for the devices.
+fn pick_for_devices(
+    folder: &Path,
+    devices: &[DeviceEvidence],
+    given: &[Vec<u8>],
+    now: u64,
+) -> Result<Vec<Vec<u8>>, String> {
+    // Malformed evidence needs nothing to be refused.
+    let Ok(mut needs) = DeviceNeeds::of(devices) else { return Ok(Vec::new()) };
+    let kept = if devices.is_empty() { Vec::new() } else { current(folder, now)? };
+    given.iter().for_each(|item| needs.add(item));
+    let manifests =
+        newest(&kept, given, |item| needs.slot(item).filter(|slot| slot.starts_with("manifest ")))?;
+    manifests.iter().for_each(|item| needs.add(item));
+    let rest = newest(&kept, given, |item| {
+        needs.slot(item).filter(|slot| !slot.starts_with("manifest "))
+    })?;
+    Ok([manifests, rest].concat())
+}
+
+/// Of what has a slot that nothing `given` has, the newest for each.
+fn newest(
+    kept: &[Vec<u8>],
+    given: &[Vec<u8>],
+    slot: impl Fn(&[u8]) -> Option<String>,
+) -> Result<Vec<Vec<u8>>, String> {
+    let given: Vec<_> = given.iter().filter_map(|item| slot(item)).collect();
+    let mut picked: Vec<(String, u64, &Vec<u8>)> = Vec::new();
+    for item in kept {
+        let Some(slot) = slot(item).filter(|slot| !given.contains(slot)) else { continue };
+        let from = described(item)?.iter().map(|one| one.from).max().unwrap_or(0);
+        match picked.iter_mut().find(|(other, ..)| *other == slot) {
+            Some(held) if held.1 < from => *held = (slot, from, item),
+            Some(_) => {}
+            None => picked.push((slot, from, item)),
+        }
+    }
+    Ok(picked.into_iter().map(|(_, _, item)| item.clone()).collect())
+}
+
+/// What an endorsement is, of processors or of devices.
+fn described(item: &[u8]) -> Result<Vec<Described>, &'static str> {
+    describe(item).or_else(|problem| describe_for_devices(item).map_err(|_| problem))
+}
+
 /// What the folder has for `evidence` that `given` lacks: for each place the newest that is in its
 /// time.
-pub fn pick(
+fn pick(
     folder: &Path,
     evidence: &Evidence<'_>,
     given: &[Vec<u8>],
@@ -96,7 +157,7 @@ fn current(folder: &Path, now: u64) -> Result<Vec<Vec<u8>>, String> {
         let Ok(bytes) = read(&entry.path(), LIMIT) else { continue };
         let named = entry.file_name().to_string_lossy() == hex::encode(sha256(&bytes));
         let in_time =
-            describe(&bytes).is_ok_and(|parts| parts.iter().all(|one| is_current(one, now)));
+            described(&bytes).is_ok_and(|parts| parts.iter().all(|one| is_current(one, now)));
         if named && in_time {
             all.push(bytes);
         }
