@@ -4,6 +4,7 @@
 //! a scalar ε), the accountant composes it, and the auditor recomputes it to the same bit.
 
 pub mod accountant;
+pub mod audit;
 
 use alloc::string::String;
 use alloc::vec::Vec;

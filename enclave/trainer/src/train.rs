@@ -10,10 +10,12 @@
 //! 6. releases the sum with noise, and
 //! 7. updates the adapter.
 //!
-//! Nothing but the adapter comes out: no loss, no norm, no count.
+//! Nothing but the adapter comes out: no loss, no norm, no count. The tests record a run and replay
+//! it without one unit: before the noise nothing but the sum differs, by one clipping norm at most.
 
+use crate::dp::key::{self, NoiseStream};
 use crate::dp::{
-    AttemptSecret, Batch, ClippedSum, GaussianMechanism, MechanismError, Streams, key,
+    AttemptSecret, Batch, ClippedSum, GaussianMechanism, MechanismError, PrivateGradient, Streams,
 };
 use crate::engine::{CpuEngine, Engine, EngineError};
 use crate::lora::{Adapter, LoraConfig, LoraConfigError};
@@ -24,7 +26,7 @@ use crate::record::Example;
 use core::num::NonZero;
 use measurement::digest::Digest;
 use measurement::manifest::{Manifest, Tensor, Training};
-use measurement::privacy::{Exhausted, Ledger, Mechanism};
+use measurement::privacy::{Exhausted, Ledger, Mechanism, Step};
 use std::panic::resume_unwind;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -132,6 +134,13 @@ pub fn tensor_list(base: &Model, config: &LoraConfig) -> Vec<Tensor> {
     adapter.tensors().map(|(name, shape, _)| Tensor { name, shape: shape.map(short) }).collect()
 }
 
+/// A step that is paid for, before its noise.
+struct Gathered {
+    step: Step,
+    sum: ClippedSum,
+    noise: NoiseStream,
+}
+
 /// One attempt at a job: the adapter, the optimiser, the ledger of steps, and the secret.
 pub struct Attempt<'e, E: Engine> {
     engine: &'e E,
@@ -184,27 +193,36 @@ impl<'e, E: Engine> Attempt<'e, E> {
     /// # Errors
     /// When no step is left, or the data does not fit the mechanism or the engine.
     pub fn step(&mut self, units: &Units) -> Result<(), TrainError> {
+        let Gathered { step, sum, noise } = self.gather(units)?; // 1 to 5
+        let at = step.index();
+        let gradient = self.gaussian.privatize(step, sum, noise); // 6
+        self.apply(at, &gradient); // 7
+        Ok(())
+    }
+
+    fn gather(&mut self, units: &Units) -> Result<Gathered, TrainError> {
         if u64::try_from(units.units.len()).is_ok_and(|count| count > self.mechanism.max_units) {
             return Err(TrainError::TooManyUnits);
         }
         let step = self.ledger.spend()?; // 1
-        let at = step.index();
-        let state = key::state_digest(
-            at,
-            self.adapter.values(),
-            self.optimiser.first(),
-            self.optimiser.second(),
-        );
-        let engine = self.engine.identity();
-        let streams = Streams::derive(&self.secret, &self.manifest, engine, &state); // 2
+        let streams = self.streams(step.index()); // 2
         let batch = Batch::draw(&self.mechanism, &units.records(), streams.batch); // 3
         let sum = self.clipped_sum(units, &batch)?; // 4, 5
-        let gradient = self.gaussian.privatize(step, sum, streams.noise); // 6
+        Ok(Gathered { step, sum, noise: streams.noise })
+    }
+
+    /// The streams of step `at`, from the state as it is.
+    fn streams(&self, at: u32) -> Streams {
+        let (first, second) = (self.optimiser.first(), self.optimiser.second());
+        let state = key::state_digest(at, self.adapter.values(), first, second);
+        Streams::derive(&self.secret, &self.manifest, self.engine.identity(), &state)
+    }
+
+    fn apply(&mut self, at: u32, gradient: &PrivateGradient) {
         let schedule = &self.training.schedule;
         let peak = self.training.optimiser.learning_rate.0;
         let rate = learning_rate(schedule, peak, at, self.mechanism.steps);
-        self.optimiser.update(self.adapter.values_mut(), gradient.values(), rate); // 7
-        Ok(())
+        self.optimiser.update(self.adapter.values_mut(), gradient.values(), rate);
     }
 
     /// Ends the attempt and hands out the adapter.
@@ -266,6 +284,9 @@ impl<'e, E: Engine> Attempt<'e, E> {
 }
 
 #[cfg(test)]
+mod replay;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::as_conversions)]
     use super::*;
@@ -276,7 +297,7 @@ mod tests {
 
     const POSITIONS: usize = 9;
 
-    fn training(base: &Model) -> Training {
+    pub(super) fn training(base: &Model) -> Training {
         let config = LoraConfig::everywhere(2, 4.0).unwrap();
         let tensors = tensor_list(base, &config);
         let targets = crate::model::Projection::ALL.map(|p| p.name().to_owned()).to_vec();
@@ -296,7 +317,7 @@ mod tests {
         }
     }
 
-    fn base() -> Model {
+    pub(super) fn base() -> Model {
         Model::load(&golden::config(), &[&golden::weights()]).unwrap()
     }
 
@@ -310,7 +331,7 @@ mod tests {
         Units::new(units, POSITIONS)
     }
 
-    fn secret(byte: u8) -> AttemptSecret {
+    pub(super) fn secret(byte: u8) -> AttemptSecret {
         AttemptSecret::new(Zeroizing::new([byte; 32]))
     }
 

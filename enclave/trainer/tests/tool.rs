@@ -134,3 +134,21 @@ fn reads_the_demonstration_s_base_model() {
     assert!(reply.ends_with('.') && reply.contains(' '), "a sentence: {said}");
     assert!(!reply.contains("Dear") && !reply.contains("regards"), "no letter yet: {said}");
 }
+
+#[test]
+fn audits_its_own_mechanism() {
+    let run = ["audit-trainer", "--sigma", "2", "--q", "0.25", "--steps", "20", "--json"];
+    let found = json(&[&run[..], &["--delta", "1e-4", "--canaries", "1024"]].concat());
+    assert_eq!(found["stands"], true, "{found}");
+    let (measured, claimed) = (&found["epsilon_measured"], &found["epsilon_claimed"]);
+    assert!(measured.as_f64().unwrap() <= claimed.as_f64().unwrap(), "{found}");
+    assert!(found["noise"].as_f64().unwrap() > 0.9, "{found}");
+}
+
+#[test]
+fn refuses_to_audit_a_mechanism_that_cannot_be() {
+    let run = ["audit-trainer", "--q", "0.25", "--steps", "20", "--delta", "1e-4"];
+    assert!(problem(&[&run[..], &["--sigma=-1"]].concat()).contains("noise multiplier is -1"));
+    assert!(problem(&[&run[..], &["--sigma=NaN"]].concat()).contains("noise multiplier is NaN"));
+    assert!(problem(&["audit-trainer", "--manifest", "nowhere"]).contains("nowhere"));
+}

@@ -36,6 +36,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Attack this build's mechanism, and print what was measured beside the claimed epsilon.
+    AuditTrainer(trainer::audit::command::Arguments),
     /// Logits of each token of a sequence.
     Forward(Forward),
     /// Gradients of each example's mean loss with respect to an adapter.
@@ -232,6 +234,9 @@ struct Pretrain {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::AuditTrainer(args) => {
+            return trainer::audit::command::run(&args, operating_system_random());
+        }
         Verb::Forward(args) => forward(&args),
         Verb::Gradients(args) => gradients(&args),
         Verb::Evaluate(args) => evaluate(&args),

@@ -4,6 +4,7 @@
 //! root  = HMAC-SHA-512(secret, frame("cloister/trainer/step-key/v1", manifest, engine, state))
 //! batch = HMAC-SHA-512(root, frame("cloister/trainer/batch/v1"))[..32]
 //! noise = HMAC-SHA-512(root, frame("cloister/trainer/noise/v1"))[..32]
+//!         ChaCha20's nonce i for the i-th block of coordinates
 //! frame = each part as u64 length, big-endian, and its bytes
 //! ```
 //!
@@ -59,8 +60,10 @@ pub fn adapter_seed(manifest: &Digest<Manifest>) -> [u8; 32] {
 
 /// Both streams of one step. Made together, spent together.
 pub struct Streams {
-    pub(crate) batch: BatchStream,
-    pub(crate) noise: NoiseStream,
+    /// Decides who is in the batch.
+    pub batch: BatchStream,
+    /// Becomes noise.
+    pub noise: NoiseStream,
 }
 
 /// Decides who is in the batch, and nothing else.
@@ -68,6 +71,15 @@ pub struct BatchStream(pub(crate) ChaCha20Rng);
 
 /// Becomes noise, and nothing else.
 pub struct NoiseStream(pub(crate) ChaCha20Rng);
+
+impl NoiseStream {
+    /// The stream of one block of coordinates; no two blocks share one.
+    pub(crate) fn block(&self, block: u64) -> ChaCha20Rng {
+        let mut stream = self.0.clone();
+        stream.set_stream(block);
+        stream
+    }
+}
 
 impl Streams {
     /// The streams of the step that begins in `state`.

@@ -4,17 +4,23 @@
 //! clipped to `C' = C (1 - sqrt(d) / 2K)` and rounded to the grid; rounding moves it by at most
 //! `sqrt(d) / 2` grid steps, so its norm on the grid is at most K: exactly the sensitivity the
 //! noise is made for. The invariant is checked in integers for every unit; a vector that broke it
-//! would count as zero. Sums of integers do not depend on their order.
+//! would count as zero. Sums of integers do not depend on their order, and the noise of a coordinate
+//! depends on its place alone, so no bit depends on the number of threads.
 
 use super::key::NoiseStream;
 use super::noise::Scale;
 use crate::real::{narrow, nearest, real, widen};
+use core::num::NonZero;
 use measurement::privacy::{Mechanism, Step};
+use std::thread;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// K: grid steps per clipping norm.
 const GRID: i64 = 1 << 24;
+
+/// Neighbouring coordinates whose noise comes from one stream.
+const BLOCK: usize = 4096;
 
 /// Clips, sums and releases with noise, for a fixed number of parameters.
 #[derive(Clone, Debug)]
@@ -104,11 +110,45 @@ impl GaussianMechanism {
     /// Pays with `step`, consumes the sum, and uses the step's noise stream up.
     pub fn privatize(&self, step: Step, sum: ClippedSum, stream: NoiseStream) -> PrivateGradient {
         let _paid = step;
-        let NoiseStream(mut stream) = stream;
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        PrivateGradient(self.release(&sum, &stream, workers))
+    }
+
+    fn release(&self, sum: &ClippedSum, stream: &NoiseStream, workers: usize) -> Vec<f32> {
         let unit = sum.bound.norm / (widen(GRID) * self.expected_batch);
-        let noisy =
-            |sum: &i64| narrow(widen(sum.saturating_add(self.noise.noise(&mut stream))) * unit);
-        PrivateGradient(sum.sum.iter().map(noisy).collect())
+        let mut noisy = vec![0.0; sum.sum.len()];
+        // Whole blocks for every worker.
+        let share = noisy.len().div_ceil(workers.max(1)).next_multiple_of(BLOCK).max(BLOCK);
+        thread::scope(|scope| {
+            let shares = noisy.chunks_mut(share).zip(sum.sum.chunks(share));
+            for (blocks, (noisy, sum)) in (0_u64..).step_by(share / BLOCK).zip(shares) {
+                let mut work = move || self.add_noise(noisy, sum, unit, stream, blocks);
+                if workers <= 1 {
+                    work();
+                } else {
+                    scope.spawn(work);
+                }
+            }
+        });
+        noisy
+    }
+
+    /// Writes `(sum + noise) * unit`; the first value is that of block `first`.
+    fn add_noise(
+        &self,
+        noisy: &mut [f32],
+        sum: &[i64],
+        unit: f64,
+        stream: &NoiseStream,
+        first: u64,
+    ) {
+        let blocks = noisy.chunks_mut(BLOCK).zip(sum.chunks(BLOCK));
+        for (block, (noisy, sum)) in (first..).zip(blocks) {
+            let mut stream = stream.block(block);
+            for (noisy, sum) in noisy.iter_mut().zip(sum) {
+                *noisy = narrow(widen(sum.saturating_add(self.noise.noise(&mut stream))) * unit);
+            }
+        }
     }
 }
 
@@ -153,6 +193,22 @@ impl Bound {
         // d additions and a root, each off by at most 2^-53 of its result.
         let norm = sum.sqrt() * (1.0 + (real(gradient.len()) + 8.0) * f64::EPSILON);
         if norm.is_finite() { (self.adjusted / norm).min(1.0) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+impl ClippedSum {
+    /// The sum before noise, in clipping norms. Exists in tests only.
+    pub(crate) fn in_norms(&self) -> Vec<f64> {
+        self.sum.iter().map(|sum| widen(*sum) / widen(GRID)).collect()
+    }
+}
+
+#[cfg(test)]
+impl PrivateGradient {
+    /// In the place of a release. Exists in tests only.
+    pub(crate) fn frozen(values: Vec<f32>) -> Self {
+        Self(values)
     }
 }
 
@@ -268,6 +324,31 @@ mod tests {
             total.sum.to_vec()
         };
         assert_eq!(forward(&mut gradients.iter()), forward(&mut gradients.iter().rev()));
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit_of_the_noise() {
+        let parameters = 5 * BLOCK + 17;
+        let mechanism = mechanism(1.0, 1.0, parameters);
+        let mut sum = mechanism.sum();
+        sum.add(&golden::noise(3, parameters, 1.0));
+        let one = mechanism.release(&sum, &noise(1), 1);
+        for workers in [2, 3, 6, 100] {
+            assert_eq!(one, mechanism.release(&sum, &noise(1), workers), "{workers}");
+        }
+        assert!(
+            mechanism
+                .release(&ClippedSum { sum: Zeroizing::default(), ..sum }, &noise(1), 2)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn no_two_blocks_share_their_noise() {
+        let mechanism = mechanism(1.0, 1.0, 3 * BLOCK);
+        let noisy = mechanism.release(&mechanism.sum(), &noise(1), 2);
+        let [a, b, c] = [0, 1, 2].map(|block| &noisy[block * BLOCK..][..BLOCK]);
+        assert!(a != b && b != c && a != c);
     }
 
     #[test]
