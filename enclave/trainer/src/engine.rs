@@ -8,6 +8,7 @@ mod kernel;
 mod reference;
 
 pub use cpu::CpuEngine;
+pub use kernel::Kernel;
 pub use reference::ReferenceEngine;
 
 use crate::record::Example;
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
     use crate::golden::{self, Folder, noise};
     use crate::lora::{Adapter, LoraConfig};
-    use crate::model::{Model, llama};
+    use crate::model::{Model, graph};
     use candle_core::{Device, Tensor};
     use safetensors::SafeTensors;
 
@@ -196,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn agrees_with_transformers_on_gpt2() {
+        agrees_with_transformers("gpt2");
+    }
+
+    #[test]
+    fn agrees_with_transformers_on_gptj() {
+        agrees_with_transformers("gptj");
+    }
+
+    #[test]
+    fn agrees_with_transformers_on_gpt_neox() {
+        agrees_with_transformers("gpt_neox");
+    }
+
+    #[test]
     fn reads_sharded_bf16() {
         let Some(folder) = golden::folder("llama_sharded_bf16") else { return };
         let Some(plain) = golden::folder("llama") else { return };
@@ -272,6 +288,85 @@ mod tests {
         }
     }
 
+    /// A small model of a family, a random adapter everywhere, an example.
+    fn of_family(config: &[u8]) -> (Model, Adapter, Example) {
+        let weights = golden::safetensors(&golden::random(config));
+        let model = Model::load(config, &[&weights]).unwrap();
+        let mut adapter = Adapter::zeros(model.config(), LoraConfig::everywhere(3, 6.0).unwrap());
+        let values = noise(9, adapter.values().len(), 0.3);
+        adapter.values_mut().copy_from_slice(&values);
+        let ids: Vec<u32> = (0..21).map(|i| 3 + i * 7 % 20).collect();
+        let example = Example::new(&ids, &[true; 20], 23);
+        (model, adapter, example)
+    }
+
+    #[test]
+    fn both_engines_agree_on_every_family() {
+        for (family, config) in golden::families() {
+            let (model, adapter, example) = of_family(&config);
+            let reference = ReferenceEngine::new(&model, &adapter);
+            let mut expected = vec![0.0; adapter.values().len()];
+            reference.gradient(adapter.values(), &example, &mut expected).unwrap();
+            for kernel in Kernel::all() {
+                let cpu = CpuEngine::with_kernel(&model, &adapter, 23, kernel).unwrap();
+                let mut found = vec![f32::NAN; expected.len()];
+                cpu.gradient(adapter.values(), &example, &mut found).unwrap();
+                let error = relative(&found, &expected);
+                assert!(error < 2e-5, "{family} {}: {error}", cpu.identity());
+                for (name, _, place) in adapter.tensors() {
+                    assert!(norm(&found[place]) > 1e-5, "{family} {name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_slopes_of_the_loss_on_every_family() {
+        for (family, config) in golden::families() {
+            let (model, mut adapter, example) = of_family(&config);
+            let cpu = CpuEngine::new(&model, &adapter, 23).unwrap();
+            let mut gradient = vec![0.0; adapter.values().len()];
+            cpu.gradient(adapter.values(), &example, &mut gradient).unwrap();
+            // Along the gradient of one tensor after the other, the loss climbs by its norm.
+            let places: Vec<_> = adapter.tensors().map(|(name, _, place)| (name, place)).collect();
+            let start = adapter.values().to_vec();
+            for (name, place) in places {
+                let along = &gradient[place.clone()];
+                let size = norm(along);
+                let mut loss = |shift: f64| {
+                    adapter.values_mut().copy_from_slice(&start);
+                    for (value, g) in adapter.values_mut()[place.clone()].iter_mut().zip(along) {
+                        *value += (shift * f64::from(*g) / size) as f32;
+                    }
+                    cpu.loss(adapter.values(), &example).unwrap()
+                };
+                let mut slope = |h: f64| (loss(h) - loss(-h)) / (2.0 * h);
+                let slope = (4.0 * slope(4e-3) - slope(8e-3)) / 3.0; // curvature cancels
+                assert!(
+                    (slope - size).abs() < 2e-2 * size + 1e-4,
+                    "{family} {name}: {slope} {size}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn equal_kernels_give_equal_bits() {
+        for (family, config) in golden::families() {
+            let (model, adapter, example) = of_family(&config);
+            for kernel in Kernel::all() {
+                let run = || {
+                    let cpu = CpuEngine::with_kernel(&model, &adapter, 23, kernel).unwrap();
+                    let mut found = vec![0.0; adapter.values().len()];
+                    cpu.gradient(adapter.values(), &example, &mut found).unwrap();
+                    (cpu.identity().to_owned(), found)
+                };
+                assert_eq!(run(), run(), "{family}");
+                assert!(run().0.ends_with(kernel.name()));
+            }
+        }
+    }
+
     #[test]
     fn an_example_without_labels_has_gradient_zero() {
         let (model, adapter, _) = biased();
@@ -308,9 +403,9 @@ mod tests {
         let cpu = CpuEngine::new(&model, &adapter, 11).unwrap();
         let silent = vec![0.0; adapter.values().len()];
         let ids = Tensor::new(example.ids(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-        let graph = llama::logits(model.config(), model.weights(), &|_, _| None, &ids).unwrap();
-        let graph = graph.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert!(relative(&cpu.logits(&silent, &example).unwrap(), &graph) < 1e-6);
+        let oracle = graph::logits(model.config(), model.weights(), &|_| None, &ids).unwrap();
+        let oracle = oracle.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(relative(&cpu.logits(&silent, &example).unwrap(), &oracle) < 1e-6);
     }
 
     #[test]

@@ -12,6 +12,10 @@ use std::path::PathBuf;
 pub(crate) const VOCAB: usize = 24;
 pub(crate) const HIDDEN: usize = 8;
 
+/// The linear layers of a Llama's block.
+pub(crate) const LINEARS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 pub(crate) fn config() -> Vec<u8> {
@@ -33,8 +37,68 @@ pub(crate) fn noise(seed: u8, count: usize, half: f32) -> Vec<f32> {
     (0..count).map(|_| (2.0 * next() - 1.0) * half).collect()
 }
 
+/// A tiny model of every family, in each of its variants: what its `config.json` says beside the
+/// sizes.
+pub(crate) fn families() -> Vec<(&'static str, Vec<u8>)> {
+    let long = serde_json::json!({
+        "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "vocab_size": VOCAB, "max_position_embeddings": 32,
+        "rms_norm_eps": 1e-5,
+    });
+    let short = serde_json::json!({
+        "n_embd": 24, "n_inner": 20, "n_layer": 3, "n_head": 4, "vocab_size": VOCAB,
+        "n_positions": 32,
+    });
+    let stretched = serde_json::json!({
+        "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    });
+    let list = [
+        ("llama", r#"{"num_key_value_heads": 2, "mlp_bias": true, "head_dim": 8}"#),
+        ("mistral", r#"{"num_key_value_heads": 1, "sliding_window": 4}"#),
+        (
+            "qwen2",
+            r#"{"use_sliding_window": true, "sliding_window": 3, "max_window_layers": 1,
+                "tie_word_embeddings": true}"#,
+        ),
+        ("qwen3", r#"{"num_key_value_heads": 2, "head_dim": 4}"#),
+        (
+            "gemma2",
+            r#"{"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 5,
+                "query_pre_attn_scalar": 10, "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 3.0}"#,
+        ),
+        (
+            "gemma3_text",
+            r#"{"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 5,
+                "sliding_window_pattern": 2, "query_pre_attn_scalar": 10}"#,
+        ),
+        ("phi", r#"{"partial_rotary_factor": 0.67}"#),
+        ("gpt_neox", r#"{"rotary_pct": 0.34, "use_parallel_residual": false}"#),
+        ("gpt_neox", r#"{"rotary_pct": 1.0, "hidden_act": "gelu_new", "attention_bias": false}"#),
+        ("gptj", r#"{"rotary_dim": 2}"#),
+        ("gpt2", r#"{"scale_attn_by_inverse_layer_idx": true}"#),
+    ];
+    let config = |(family, more): (&'static str, &str)| {
+        let sizes = if ["gpt2", "gptj"].contains(&family) { &short } else { &long };
+        let mut all = sizes.as_object().unwrap().clone();
+        if family == "llama" {
+            all.insert("rope_scaling".into(), stretched.clone());
+        }
+        all.insert("model_type".into(), family.into());
+        all.extend(serde_json::from_str::<serde_json::Map<_, _>>(more).unwrap());
+        (family, serde_json::to_vec(&all).unwrap())
+    };
+    list.into_iter().map(config).collect()
+}
+
 pub(crate) fn tensors() -> Tensors {
-    let all = Config::parse(&config()).unwrap().tensors();
+    random(&config())
+}
+
+/// Weights of useful size for a `config.json`, the same on every run.
+pub(crate) fn random(config: &[u8]) -> Tensors {
+    let all = Config::parse(config).unwrap().tensors();
     let tensor = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
         let seed = u8::try_from(i).unwrap();
         let mut values = noise(seed, shape.iter().product(), 0.6);

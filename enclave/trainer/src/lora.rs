@@ -1,5 +1,5 @@
 //! Low-rank adapters (LoRA) over the linear layers of the blocks, with PEFT's meaning:
-//! `y = W x + (alpha / rank) B A x`.
+//! `y = W x + (alpha / rank) B A x`, or `alpha / sqrt(rank)` where rank-stabilised.
 //!
 //! All parameters lie in one flat vector, so that clipping, noise and the optimiser see one
 //! vector and no tensor can be forgotten.
@@ -11,7 +11,7 @@ pub(crate) use peft::write_tensors;
 
 pub use peft::{Files, Finding, Unusable, write_named};
 
-use crate::model::{Config, Lent, Projection};
+use crate::model::{Config, LINEARS, Lent};
 use candle_core::Tensor;
 use core::ops::Range;
 use rand_chacha::ChaCha20Rng;
@@ -24,7 +24,17 @@ use thiserror::Error;
 pub struct LoraConfig {
     rank: usize,
     alpha: f64,
-    targets: Vec<Projection>,
+    scaling: Scaling,
+    targets: Vec<String>,
+}
+
+/// How the scale follows from alpha and the rank.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scaling {
+    /// Alpha over the rank.
+    Plain,
+    /// Alpha over the root of the rank (rsLoRA, arXiv:2312.03732).
+    RankStabilised,
 }
 
 /// Why a [`LoraConfig`] cannot be made.
@@ -59,7 +69,8 @@ pub enum LoraConfigError {
 const MAX_RANK: usize = 1024;
 
 impl LoraConfig {
-    /// Rank `1..=1024`, a positive alpha, and names of projections in any order.
+    /// Rank `1..=1024`, a positive alpha, and the targets in any order: ends of the paths of linear
+    /// layers (`q_proj`, `mlp.c_proj`), or `all-linear` alone.
     ///
     /// # Errors
     /// The first of the three that does not hold.
@@ -74,9 +85,9 @@ impl LoraConfig {
         if !(alpha > 0.0 && alpha.is_finite()) {
             return Err(LoraConfigError::Alpha { observed: alpha });
         }
-        let find = |name: &str| {
-            Projection::from_name(name)
-                .ok_or_else(|| LoraConfigError::UnknownTarget { observed: name.to_owned() })
+        let find = |name: &str| match place(name) {
+            Some(place) => Ok((place, name.to_owned())),
+            None => Err(LoraConfigError::UnknownTarget { observed: name.to_owned() }),
         };
         let mut targets = targets.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
         targets.sort_unstable();
@@ -84,7 +95,8 @@ impl LoraConfig {
         if targets.is_empty() {
             return Err(LoraConfigError::NoTarget);
         }
-        Ok(Self { rank, alpha, targets })
+        let targets = targets.into_iter().map(|(_, name)| name).collect();
+        Ok(Self { rank, alpha, scaling: Scaling::Plain, targets })
     }
 
     /// All linear layers of the blocks.
@@ -92,12 +104,18 @@ impl LoraConfig {
     /// # Errors
     /// As [`LoraConfig::new`].
     pub fn everywhere(rank: usize, alpha: f64) -> Result<Self, LoraConfigError> {
-        Self::new(rank, alpha, Projection::ALL.map(Projection::name))
+        Self::new(rank, alpha, [EVERYWHERE])
+    }
+
+    /// The same with another scaling.
+    #[must_use]
+    pub fn scaled(self, scaling: Scaling) -> Self {
+        Self { scaling, ..self }
     }
 
     /// No layer at all: the base model as it is.
     pub(crate) fn none() -> Self {
-        Self { rank: 1, alpha: 1.0, targets: Vec::new() }
+        Self { rank: 1, alpha: 1.0, scaling: Scaling::Plain, targets: Vec::new() }
     }
 
     /// Width of the bottleneck.
@@ -110,24 +128,58 @@ impl LoraConfig {
         self.alpha
     }
 
-    /// What the branch is multiplied with: alpha over rank.
+    /// How the scale follows from alpha and the rank.
+    pub fn scaling(&self) -> Scaling {
+        self.scaling
+    }
+
+    /// What the branch is multiplied with.
     pub fn scale(&self) -> f64 {
-        self.alpha / crate::real::real(self.rank)
+        let rank = crate::real::real(self.rank);
+        self.alpha / if self.scaling == Scaling::Plain { rank } else { rank.sqrt() }
     }
 
     /// The adapted layers, in the order of the forward pass.
-    pub fn targets(&self) -> &[Projection] {
+    pub fn targets(&self) -> &[String] {
         &self.targets
     }
+
+    /// The targets that name no linear layer of a model.
+    pub(crate) fn unknown(&self, model: &Config) -> Option<LoraConfigError> {
+        let unknown = |target: &&String| {
+            *target != EVERYWHERE && !model.linears().any(|path| names(target, path))
+        };
+        let observed = self.targets.iter().find(unknown)?.clone();
+        Some(LoraConfigError::UnknownTarget { observed })
+    }
+
+    fn adapts(&self, path: &str) -> bool {
+        self.targets.iter().any(|target| target == EVERYWHERE || names(target, path))
+    }
+}
+
+/// PEFT's name for all linear layers of the blocks.
+const EVERYWHERE: &str = "all-linear";
+
+/// Whether a target is the end of a module's path, as PEFT compares them.
+fn names(target: &str, path: &str) -> bool {
+    path.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Where a target stands in the forward pass of the family that has it.
+fn place(target: &str) -> Option<usize> {
+    let last = target.rsplit('.').next().unwrap_or(target);
+    if target == EVERYWHERE {
+        return Some(0);
+    }
+    LINEARS.iter().position(|name| *name == last)
 }
 
 /// Where one layer's pair of factors lies in the flat vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
-    /// The block.
-    pub layer: usize,
-    /// The linear layer within it.
-    pub projection: Projection,
+    /// The linear layer's path inside the model.
+    pub path: String,
     /// Inputs of the linear layer: A is `(rank, inputs)`.
     pub inputs: usize,
     /// Outputs of the linear layer: B is `(outputs, rank)`.
@@ -141,10 +193,7 @@ pub struct Slot {
 impl Slot {
     /// PEFT's names of A and B with their shapes and places.
     pub fn tensors(&self, rank: usize) -> [(String, [usize; 2], Range<usize>); 2] {
-        let name = |factor| {
-            let path = self.projection.path(self.layer);
-            format!("base_model.model.{path}.lora_{factor}.weight")
-        };
+        let name = |factor| format!("base_model.model.{}.lora_{factor}.weight", self.path);
         [
             (name('A'), [rank, self.inputs], self.a.clone()),
             (name('B'), [self.outputs, rank], self.b.clone()),
@@ -158,6 +207,7 @@ pub struct Adapter {
     config: LoraConfig,
     slots: Vec<Slot>,
     values: Vec<f32>,
+    turned: bool, // the base holds its weights as (inputs, outputs)
 }
 
 impl Adapter {
@@ -165,7 +215,17 @@ impl Adapter {
     /// drawn from a ChaCha20 stream; B zero, so that it changes nothing yet.
     ///
     /// The seed is public: it holds no secret and protects none.
-    pub fn fresh(model: &Config, config: LoraConfig, seed: [u8; 32]) -> Self {
+    ///
+    /// # Errors
+    /// When the model has no layer of a target's name.
+    pub fn fresh(
+        model: &Config,
+        config: LoraConfig,
+        seed: [u8; 32],
+    ) -> Result<Self, LoraConfigError> {
+        if let Some(unknown) = config.unknown(model) {
+            return Err(unknown);
+        }
         let mut adapter = Self::zeros(model, config);
         let mut stream = ChaCha20Rng::from_seed(seed);
         for slot in &adapter.slots {
@@ -175,10 +235,10 @@ impl Adapter {
                 *value = crate::real::narrow((2.0 * unit - 1.0) * bound);
             }
         }
-        adapter
+        Ok(adapter)
     }
 
-    pub(crate) fn zeros(model: &Config, config: LoraConfig) -> Self {
+    pub(crate) fn zeros(model: &Config, mut config: LoraConfig) -> Self {
         let mut slots = Vec::new();
         let mut end = 0;
         let mut place = |length: usize| {
@@ -186,15 +246,23 @@ impl Adapter {
             end += length;
             start..end
         };
-        for layer in 0..model.layers {
-            for &projection in &config.targets {
-                let (inputs, outputs) = model.widths(projection);
-                let a = place(config.rank * inputs);
-                let b = place(outputs * config.rank);
-                slots.push(Slot { layer, projection, inputs, outputs, a, b });
+        let mut turned = false;
+        for (_, linear) in model.all_linears().filter(|(_, l)| config.adapts(&l.path)) {
+            let (inputs, outputs) = (linear.inputs, linear.outputs);
+            let a = place(config.rank * inputs);
+            let b = place(outputs * config.rank);
+            turned |= linear.turned;
+            slots.push(Slot { path: linear.path.clone(), inputs, outputs, a, b });
+        }
+        if config.targets == [EVERYWHERE] {
+            config.targets.clear();
+            for (_, linear) in model.all_linears() {
+                if !config.targets.iter().any(|target| target == linear.name()) {
+                    config.targets.push(linear.name().to_owned());
+                }
             }
         }
-        Self { config, slots, values: vec![0.0; end] }
+        Self { config, slots, values: vec![0.0; end], turned }
     }
 
     /// Rank, scale and targets.
@@ -247,8 +315,9 @@ mod tests {
     #[test]
     fn draws_the_same_adapter_from_the_same_seed() {
         let model = Config::parse(&golden::config()).unwrap();
-        let fresh =
-            |seed| Adapter::fresh(&model, LoraConfig::everywhere(4, 8.0).unwrap(), [seed; 32]);
+        let fresh = |seed| {
+            Adapter::fresh(&model, LoraConfig::everywhere(4, 8.0).unwrap(), [seed; 32]).unwrap()
+        };
         assert_eq!(fresh(1), fresh(1));
         assert_ne!(fresh(1), fresh(2));
     }
@@ -256,7 +325,8 @@ mod tests {
     #[test]
     fn starts_with_a_bounded_a_and_a_zero_b() {
         let model = Config::parse(&golden::config()).unwrap();
-        let adapter = Adapter::fresh(&model, LoraConfig::everywhere(4, 8.0).unwrap(), [7; 32]);
+        let adapter =
+            Adapter::fresh(&model, LoraConfig::everywhere(4, 8.0).unwrap(), [7; 32]).unwrap();
         for slot in adapter.slots() {
             let bound = 1.0 / (slot.inputs as f32).sqrt();
             let a = adapter.tensor(&slot.a);
@@ -289,5 +359,34 @@ mod tests {
         assert_eq!(new(4, 8.0, &[]), NoTarget);
         assert_eq!(new(4, 8.0, &["lm_head"]), UnknownTarget { observed: "lm_head".into() });
         assert!(matches!(new(4, f64::NAN, &["q_proj"]), Alpha { .. }));
+    }
+
+    #[test]
+    fn rejects_a_target_of_another_family() {
+        let model = Config::parse(&golden::config()).unwrap();
+        let config = LoraConfig::new(4, 8.0, ["q_proj", "c_attn"]).unwrap();
+        assert_eq!(
+            Adapter::fresh(&model, config, [0; 32]).unwrap_err(),
+            LoraConfigError::UnknownTarget { observed: "c_attn".into() }
+        );
+    }
+
+    #[test]
+    fn a_target_is_the_end_of_a_path() {
+        let model = Config::parse(&golden::config()).unwrap();
+        let paths = |target: &str| {
+            let config = LoraConfig::new(1, 1.0, [target]).unwrap();
+            let slots = Adapter::zeros(&model, config).slots;
+            slots.into_iter().map(|slot| slot.path).collect::<Vec<_>>()
+        };
+        assert_eq!(paths("layers.1.mlp.up_proj"), ["model.layers.1.mlp.up_proj"]);
+        assert_eq!(paths("up_proj").len(), 2);
+        assert_eq!(paths("ayers.1.mlp.up_proj"), [""; 0]);
+    }
+
+    #[test]
+    fn a_rank_stabilised_scale_is_over_the_root() {
+        let config = LoraConfig::everywhere(16, 8.0).unwrap();
+        assert_eq!((config.scale(), config.scaled(Scaling::RankStabilised).scale()), (0.5, 2.0));
     }
 }

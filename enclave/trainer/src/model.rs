@@ -1,13 +1,17 @@
-//! Base models of the Llama family: configuration, weights, and the checks both must pass.
+//! Base models: configuration, weights, and the checks both must pass.
 //!
 //! A model is read from bytes in memory, never from a mapped file: a mapped file could change
 //! after its digest was checked.
 
-mod config;
-pub(crate) mod llama;
+pub(crate) mod config;
+mod family;
+mod fields;
+pub(crate) mod graph;
+pub(crate) mod rotary;
 mod weights;
 
-pub use config::{Config, Projection, Rope, RopeScaling};
+pub use config::Config;
+pub(crate) use family::LINEARS;
 pub(crate) use weights::{Lent, Weights, read_tensors};
 
 use thiserror::Error;
@@ -170,10 +174,12 @@ pub(crate) mod tests {
 
     #[test]
     fn reads_both_dialects_alike() {
-        let Some(llama) = golden::folder("llama") else { return };
-        let old = Config::parse(&llama.read("config.json")).unwrap();
-        let new = Config::parse(&llama.read("config.v5.json")).unwrap();
-        assert_eq!(old, new);
+        for family in ["gpt2", "gpt_neox", "gptj", "llama", "mistral"] {
+            let Some(folder) = golden::folder(family) else { return };
+            let old = Config::parse(&folder.read("config.json")).unwrap();
+            let new = Config::parse(&folder.read("config.v5.json")).unwrap();
+            assert_eq!(old, new, "{family}");
+        }
     }
 
     #[test]
@@ -194,11 +200,12 @@ pub(crate) mod tests {
     #[test]
     fn rejects_another_architecture() {
         assert_eq!(
-            refused(&edited("model_type", "gpt2".into())),
+            refused(&edited("model_type", "bloom".into())),
             [Finding::ConfigValue {
                 field: "model_type",
-                observed: "\"gpt2\"".into(),
-                required: "\"llama\" or \"mistral\"",
+                observed: "\"bloom\"".into(),
+                required: "\"gemma2\", \"gemma3_text\", \"gpt2\", \"gpt_neox\", \"gptj\", \
+                           \"llama\", \"mistral\", \"phi\", \"qwen2\" or \"qwen3\"",
             }]
         );
     }
@@ -240,11 +247,11 @@ pub(crate) mod tests {
     #[test]
     fn rejects_an_activation_it_does_not_compute() {
         assert_eq!(
-            refused(&edited("hidden_act", "gelu".into())),
+            refused(&edited("hidden_act", "mish".into())),
             [Finding::ConfigValue {
                 field: "hidden_act",
-                observed: "\"gelu\"".into(),
-                required: "\"silu\"",
+                observed: "\"mish\"".into(),
+                required: "\"silu\", \"gelu\", \"gelu_new\" or \"gelu_pytorch_tanh\"",
             }]
         );
     }
@@ -274,7 +281,7 @@ pub(crate) mod tests {
             config["rope_theta"] = 500_000.0.into();
             config["head_dim"] = 128.into();
             let config = Config::parse(&serde_json::to_vec(&config).unwrap()).unwrap();
-            config.rotary(2).1[64..].to_vec()
+            config.blocks[0].attention.rotary.unwrap().angles(2).1[64..].to_vec()
         };
         let (plain, stretched) = (sines(serde_json::Value::Null), sines(scaling));
         // Wavelengths below 8192 / 4 stay, those above 8192 are eight times as long.

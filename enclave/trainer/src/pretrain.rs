@@ -7,7 +7,7 @@
 pub mod corpus;
 
 use crate::lora::write_tensors;
-use crate::model::{Config, Lent, Model, Weights, llama};
+use crate::model::{Config, Lent, Model, Weights, graph};
 use crate::optimiser::learning_rate;
 use crate::real::{index_of, narrow, real};
 use candle_core::{Device, Tensor, Var};
@@ -238,17 +238,15 @@ impl Network {
             let count = shape.iter().product();
             let into_residual = name.contains("o_proj") || name.contains("down_proj");
             let spread =
-                0.06 / if into_residual { (2.0 * real(config.layers)).sqrt() } else { 1.0 };
+                0.06 / if into_residual { (2.0 * real(config.blocks.len())).sqrt() } else { 1.0 };
             let values = match &shape[..] {
                 [_] => vec![1.0; count],
                 _ => (0..count).map(|_| narrow(spread * normal(&mut stream))).collect(),
             };
             vars.insert(name, Var::from_vec(values, shape, &Device::Cpu)?);
         }
-        let weights = Weights::assemble(&config, &mut |name| {
-            let var = vars.get(name).ok_or(PretrainError::NoText)?;
-            Ok::<_, PretrainError>(var.as_tensor().clone())
-        })?;
+        let tensors = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
+        let weights = Weights::assemble(tensors.collect());
         let settings =
             ParamsAdamW { lr: recipe.learning_rate, beta2: 0.98, ..ParamsAdamW::default() };
         let optimiser = AdamW::new(vars.values().cloned().collect(), settings)?;
@@ -273,8 +271,8 @@ impl Network {
             ids.resize(ids.len() + width - text.len(), 0);
         }
         let ids = Tensor::from_vec(ids, (batch.len(), width), &Device::Cpu)?;
-        let logits = llama::logits(&self.config, &self.weights, &|_, _| None, &ids)?;
-        let loss = llama::mean_loss(&logits, rows, targets)?;
+        let logits = graph::logits(&self.config, &self.weights, &|_| None, &ids)?;
+        let loss = graph::mean_loss(&logits, rows, targets)?;
         let schedule = Schedule { shape: Shape::Cosine, warmup: recipe.steps / 20 };
         let rate = learning_rate(&schedule, recipe.learning_rate, step, recipe.steps);
         self.optimiser.set_learning_rate(rate);

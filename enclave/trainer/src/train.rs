@@ -118,7 +118,7 @@ pub fn initial_adapter(
     let wanted = &training.adapter;
     let targets = wanted.targets.iter().map(String::as_str);
     let config = LoraConfig::new(index_of(wanted.rank), f64::from(wanted.alpha), targets)?;
-    let adapter = Adapter::fresh(base.config(), config, key::adapter_seed(manifest));
+    let adapter = Adapter::fresh(base.config(), config, key::adapter_seed(manifest))?;
     let mut listed: Vec<_> =
         wanted.tensors.iter().map(|t| (t.name.clone(), t.shape.map(index))).collect();
     let mut made: Vec<_> = adapter.tensors().map(|(name, shape, _)| (name, shape)).collect();
@@ -300,7 +300,7 @@ mod tests {
     pub(super) fn training(base: &Model) -> Training {
         let config = LoraConfig::everywhere(2, 4.0).unwrap();
         let tensors = tensor_list(base, &config);
-        let targets = crate::model::Projection::ALL.map(|p| p.name().to_owned()).to_vec();
+        let targets = golden::LINEARS.map(str::to_owned).to_vec();
         Training {
             adapter: manifest::Adapter { alpha: 4, rank: 2, targets, tensors },
             checkpoint: 0,

@@ -4,128 +4,99 @@
 //! per-example gradient: no batched factors, no hooks, no second backward. Frozen weights get no
 //! gradient. Every position is computed, labelled or not, padding or not.
 //!
-//! Notation: x is the residual stream, g a gradient with respect to what follows it, h a low-rank
-//! activation `x Aᵀ`. Shapes stand at the end of the lines.
+//! Notation: x is the residual stream, g a gradient with respect to what follows it, low a
+//! low-rank activation `x Aᵀ`. Shapes stand at the end of the lines.
 
-use super::kernel::{
-    axpy, dot, exponentials, gated, multiply, multiply_transposed, outer, ungated,
-};
+mod attention;
+mod block;
+mod line;
+mod norm;
+
+use super::kernel::{Kernel, Target, View, exponentials, product, soften};
 use super::{Engine, EngineError};
-use crate::lora::{Adapter, Slot};
-use crate::model::{Config, Lent, Model, Projection};
-use crate::real::{index, narrow, real, single};
+use crate::lora::Adapter;
+use crate::model::config::{Head, bias, weight};
+use crate::model::{Config, Lent, Model};
+use crate::real::{index, narrow};
 use crate::record::Example;
+use block::{Block, Tape};
+use norm::Norm;
 
-/// Trains on the CPU in f32 with the kernels of this crate. The same bits on every machine of an
-/// architecture, as neither the instruction set nor the number of threads changes an order of
-/// summation.
+/// Trains on the CPU in f32 with the kernels of this crate. The same bits on every machine that
+/// chooses the same kernel, with any number of threads.
 pub struct CpuEngine<'m> {
     config: &'m Config,
-    embedding: Lent<'m>,
+    kernel: Kernel,
+    words: Lent<'m>,
+    places: Option<Lent<'m>>,
     blocks: Vec<Block<'m>>,
-    norm: Lent<'m>,
+    norm: Norm<'m>,
     head: Lent<'m>,
-    rotary: (Vec<f32>, Vec<f32>), // (positions, head / 2) each
+    head_bias: Option<Lent<'m>>,
     positions: usize,
-    rank: usize,
-    scale: f32,
     parameters: usize,
+    first: usize, // the lowest block that has a part of the adapter
     identity: String,
 }
 
-struct Block<'m> {
-    input_norm: Lent<'m>,
-    post_norm: Lent<'m>,
-    linears: Vec<Line<'m>>,
-}
-
-/// A frozen linear layer with the place of its adapter, if it has one.
-struct Line<'m> {
-    projection: Projection,
-    weight: Lent<'m>,
-    bias: Option<Lent<'m>>,
-    slot: Option<Slot>,
-    inputs: usize,
-    outputs: usize,
-}
-
-/// What the backward pass needs of one block.
-#[derive(Default)]
-struct Tape {
-    x: Vec<f32>, // (positions, hidden)
-    attention: Attention,
-    middle: Vec<f32>,   // (positions, hidden)
-    gate: Vec<f32>,     // (positions, intermediate)
-    up: Vec<f32>,       // (positions, intermediate)
-    low: [Vec<f32>; 7], // (positions, rank), by projection
-}
-
-#[derive(Default)]
-struct Attention {
-    q: Vec<f32>,      // (positions, heads * head), rotated
-    k: Vec<f32>,      // (positions, kv heads * head), rotated
-    v: Vec<f32>,      // (positions, kv heads * head)
-    p: Vec<Vec<f32>>, // (rows, keys up to the last row) by head and stripe of rows
-    mixed: Vec<f32>,  // (positions, heads * head)
-}
-
-/// Attention weights are computed in stripes of this many rows: keys after a stripe are not
-/// multiplied at all.
-const STRIPE: usize = 16;
 /// About so many logits exist at a time.
-const LOGITS: usize = 1 << 20;
+const LOGITS: usize = 1 << 23;
 
 impl<'m> CpuEngine<'m> {
-    /// An engine for sequences of `positions` tokens and adapters of the shape of `adapter`.
+    /// An engine for sequences of `positions` tokens and adapters of the shape of `adapter`, on
+    /// the fastest kernel this machine has.
     ///
     /// # Errors
     /// When the model does not allow that length.
     pub fn new(model: &'m Model, adapter: &Adapter, positions: usize) -> Result<Self, EngineError> {
+        Self::with_kernel(model, adapter, positions, Kernel::fastest())
+    }
+
+    /// The same on a kernel of choice: the portable one gives the same bits on every machine.
+    ///
+    /// # Errors
+    /// When the model does not allow that length.
+    pub fn with_kernel(
+        model: &'m Model,
+        adapter: &Adapter,
+        positions: usize,
+        kernel: Kernel,
+    ) -> Result<Self, EngineError> {
         let config = model.config();
         if !(2..=config.max_positions).contains(&positions) {
             let required = config.max_positions;
             return Err(EngineError::Sequence { observed: positions, required });
         }
-        let lend = |tensor| Lent::new(tensor).ok_or(EngineError::Weights);
-        let weights = model.weights();
-        let mut blocks = Vec::with_capacity(config.layers);
-        for (layer, block) in weights.layers.iter().enumerate() {
-            let mut linears = Vec::new();
-            for (projection, linear) in block.linears() {
-                let (inputs, outputs) = config.widths(projection);
-                let here = |slot: &&Slot| slot.layer == layer && slot.projection == projection;
-                linears.push(Line {
-                    projection,
-                    weight: lend(linear.weight())?,
-                    bias: linear.bias().map(lend).transpose()?,
-                    slot: adapter.slots().iter().find(here).cloned(),
-                    inputs,
-                    outputs,
-                });
-            }
-            blocks.push(Block {
-                input_norm: lend(&block.input_norm)?,
-                post_norm: lend(&block.post_norm)?,
-                linears,
-            });
-        }
+        let weights = Lender(model);
+        let block = |block| Block::new(&weights, block, adapter, positions, kernel);
+        let blocks = config.blocks.iter().map(block).collect::<Result<Vec<_>, _>>()?;
+        let head = if config.head.tied { &config.embedding.words } else { Head::PATH };
+        let with_bias = config.head.bias.then(|| weights.lend(&bias(Head::PATH)));
+        let places = config.embedding.positions.as_ref().map(|path| weights.lend(&weight(path)));
         Ok(Self {
             config,
-            embedding: lend(weights.embedding.embeddings())?,
+            kernel,
+            words: weights.lend(&weight(&config.embedding.words))?,
+            places: places.transpose()?,
+            first: blocks.iter().position(Block::is_adapted).unwrap_or(blocks.len()),
             blocks,
-            norm: lend(&weights.norm)?,
-            head: lend(weights.head.weight())?,
-            rotary: config.rotary(positions),
+            norm: Norm::new(&weights, &config.norm)?,
+            head: weights.lend(&weight(head))?,
+            head_bias: with_bias.transpose()?,
             positions,
-            rank: adapter.config().rank(),
-            scale: narrow(adapter.config().scale()),
             parameters: adapter.values().len(),
             identity: format!(
-                "trainer/{} cpu/1 f32 quads {}",
+                "trainer/{} cpu/2 f32 {} {}",
                 env!("CARGO_PKG_VERSION"),
-                std::env::consts::ARCH
+                std::env::consts::ARCH,
+                kernel.name(),
             ),
         })
+    }
+
+    /// The kernel that products are computed with.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
     }
 
     /// Logits at every position, `(positions, vocab)`.
@@ -135,8 +106,11 @@ impl<'m> CpuEngine<'m> {
     pub fn logits(&self, adapter: &[f32], example: &Example) -> Result<Vec<f32>, EngineError> {
         self.check(adapter, example)?;
         let x = self.forward(adapter, example).1;
-        let mut logits = vec![0.0; self.positions * self.config.vocab];
-        multiply_transposed(&mut logits, 1.0, &x, self.head.values(), self.config.hidden);
+        let mut logits = self.head(&x);
+        if let Some(cap) = self.config.head.cap {
+            let mut slopes = vec![0.0; logits.len()];
+            soften(cap, &mut logits, &mut slopes);
+        }
         Ok(logits)
     }
 
@@ -166,311 +140,73 @@ impl<'m> CpuEngine<'m> {
 
     /// Tapes of all blocks, and the normed output of the last with its input.
     fn forward(&self, adapter: &[f32], example: &Example) -> (Vec<Tape>, Vec<f32>, Vec<f32>) {
-        let hidden = self.config.hidden;
-        let mut x = Vec::with_capacity(self.positions * hidden); // (positions, hidden)
-        for &id in example.ids() {
-            let start = index(id) * hidden;
-            match self.embedding.values().get(start..start + hidden) {
-                Some(row) => x.extend_from_slice(row),
-                None => x.resize(x.len() + hidden, 0.0),
-            }
-        }
+        let mut x = self.embed(example); // (positions, hidden)
         let mut tapes = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let mut tape = Tape::default();
-            x = self.forward_block(block, adapter, x, &mut tape);
+            let (tape, out) = block.forward(adapter, x);
             tapes.push(tape);
+            x = out;
         }
-        let normed = self.rms_norm(&x, &self.norm);
+        let normed = self.norm.rows(&x);
         (tapes, normed, x)
     }
 
-    fn forward_block(
-        &self,
-        block: &Block<'_>,
-        adapter: &[f32],
-        x: Vec<f32>,
-        tape: &mut Tape,
-    ) -> Vec<f32> {
-        let Tape { low, attention, .. } = tape;
-        let normed = self.rms_norm(&x, &block.input_norm);
-        let mut apply = |projection: Projection, x: &[f32], y: &mut Vec<f32>| {
-            if let Some((line, low)) = block.line(projection, low) {
-                self.apply(line, adapter, x, y, low);
+    fn embed(&self, example: &Example) -> Vec<f32> {
+        let (hidden, factor) = (self.config.hidden, self.config.embedding.factor);
+        let mut x = Vec::with_capacity(self.positions * hidden);
+        for &id in example.ids() {
+            let start = index(id) * hidden;
+            match self.words.values().get(start..start + hidden) {
+                Some(row) => x.extend(row.iter().map(|value| value * factor)),
+                None => x.resize(x.len() + hidden, 0.0),
             }
+        }
+        if let Some(places) = &self.places {
+            x.iter_mut().zip(places.values()).for_each(|(x, place)| *x += place);
+        }
+        x
+    }
+
+    /// Logits before they are capped, of some rows.
+    fn head(&self, x: &[f32]) -> Vec<f32> {
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
+        let mut logits = match &self.head_bias {
+            Some(bias) => bias.values().repeat(x.len() / hidden),
+            None => vec![0.0; x.len() / hidden * vocab],
         };
-        apply(Projection::Q, &normed, &mut attention.q);
-        apply(Projection::K, &normed, &mut attention.k);
-        apply(Projection::V, &normed, &mut attention.v);
-        self.rotate(&mut attention.q, 1.0);
-        self.rotate(&mut attention.k, 1.0);
-        self.attend(attention);
-        let mut middle = Vec::new();
-        apply(Projection::O, &attention.mixed, &mut middle);
-        axpy(&mut middle, 1.0, &x);
-
-        let normed = self.rms_norm(&middle, &block.post_norm);
-        apply(Projection::Gate, &normed, &mut tape.gate);
-        apply(Projection::Up, &normed, &mut tape.up);
-        let gated = gated(&tape.gate, &tape.up);
-        let mut out = Vec::new();
-        apply(Projection::Down, &gated, &mut out);
-        axpy(&mut out, 1.0, &middle);
-        tape.x = x;
-        tape.middle = middle;
-        out
-    }
-
-    /// `y = W x + b + scale B A x`; keeps `A x` in `low`.
-    fn apply(
-        &self,
-        line: &Line<'_>,
-        adapter: &[f32],
-        x: &[f32],
-        y: &mut Vec<f32>,
-        low: &mut Vec<f32>,
-    ) {
-        y.clear();
-        match &line.bias {
-            Some(bias) => (0..self.positions).for_each(|_| y.extend_from_slice(bias.values())),
-            None => y.resize(self.positions * line.outputs, 0.0),
-        }
-        multiply_transposed(y, 1.0, x, line.weight.values(), line.inputs);
-        if let Some((a, b)) = line.factors(adapter) {
-            low.clear();
-            low.resize(self.positions * self.rank, 0.0);
-            multiply_transposed(low, 1.0, x, a, line.inputs);
-            multiply_transposed(y, self.scale, low, b, self.rank);
-        }
-    }
-
-    fn rms_norm(&self, x: &[f32], weight: &Lent<'_>) -> Vec<f32> {
-        let mut y = Vec::with_capacity(x.len());
-        for row in x.chunks_exact(self.config.hidden) {
-            let inverse = self.inverse_rms(row);
-            y.extend(row.iter().zip(weight.values()).map(|(x, w)| x * inverse * w));
-        }
-        y
-    }
-
-    fn inverse_rms(&self, row: &[f32]) -> f32 {
-        let mean = dot(row, row) / single(row.len());
-        1.0 / (mean + narrow(self.config.rms_epsilon)).sqrt()
-    }
-
-    /// Turns the two halves of each head by the position's angles, or back (`sign` -1).
-    fn rotate(&self, x: &mut [f32], sign: f32) {
-        let (head, half) = (self.config.head_dim, self.config.head_dim / 2);
-        let width = x.len() / self.positions;
-        let (cos, sin) = (self.rotary.0.chunks_exact(half), self.rotary.1.chunks_exact(half));
-        for ((row, cos), sin) in x.chunks_exact_mut(width).zip(cos).zip(sin) {
-            for pair in row.chunks_exact_mut(head) {
-                let (left, right) = pair.split_at_mut(half);
-                for (((left, right), cos), sin) in left.iter_mut().zip(right).zip(cos).zip(sin) {
-                    let (l, r) = (*left, *right);
-                    *left = l * cos - sign * r * sin;
-                    *right = r * cos + sign * l * sin;
-                }
-            }
-        }
-    }
-
-    fn attend(&self, attention: &mut Attention) {
-        let head = self.config.head_dim;
-        let Attention { q, k, v, p, mixed } = attention;
-        mixed.resize(q.len(), 0.0);
-        for place in 0..self.config.heads {
-            let (of_q, of_k) = (self.columns_of_query(place), self.columns_of_key(place));
-            let (q, k, v) = (of_q.gather(q), of_k.gather(k), of_k.gather(v)); // (positions, head)
-            for (stripe, q) in q.chunks(STRIPE * head).enumerate() {
-                let start = stripe * STRIPE;
-                let end = start + q.len() / head;
-                let seen = ..end * head;
-                let (k, v) = (k.get(seen).unwrap_or_default(), v.get(seen).unwrap_or_default());
-                let mut weights = vec![0.0; q.len() / head * end]; // (rows, end)
-                multiply_transposed(&mut weights, self.attention_scale(), q, k, head);
-                for (query, row) in (start..).zip(weights.chunks_exact_mut(end)) {
-                    self.attention_row(query, row);
-                }
-                let mut out = vec![0.0; q.len()]; // (rows, head)
-                multiply(&mut out, 1.0, &weights, v, head);
-                of_q.add(mixed, start, &out);
-                p.push(weights);
-            }
-        }
-    }
-
-    /// Softmax over the keys a query sees; 0 for the others.
-    fn attention_row(&self, query: usize, row: &mut [f32]) {
-        let first = self.first_key(query);
-        let (before, rest) = row.split_at_mut(first);
-        let (seen, after) = rest.split_at_mut(query + 1 - first);
-        exponentials(seen);
-        let share = 1.0 / seen.iter().sum::<f32>();
-        seen.iter_mut().for_each(|weight| *weight *= share);
-        before.fill(0.0);
-        after.fill(0.0);
-    }
-
-    fn attention_scale(&self) -> f32 {
-        narrow(1.0 / real(self.config.head_dim).sqrt())
-    }
-
-    fn first_key(&self, query: usize) -> usize {
-        self.config.window.map_or(0, |window| (query + 1).saturating_sub(window))
-    }
-
-    fn columns_of_query(&self, head: usize) -> Columns {
-        let start = head * self.config.head_dim;
-        Columns { width: self.config.query_width(), start, length: self.config.head_dim }
-    }
-
-    fn columns_of_key(&self, head: usize) -> Columns {
-        let start = head / (self.config.heads / self.config.kv_heads) * self.config.head_dim;
-        Columns { width: self.config.key_width(), start, length: self.config.head_dim }
+        let head = View::new(self.head.values(), hidden);
+        let x = View::new(x, hidden);
+        product(self.kernel, 1.0, x, head.turned(), Target::new(&mut logits, vocab));
+        logits
     }
 
     /// The mean loss; leaves in `x` (the last block's normed output) its gradient.
     fn cross_entropy(&self, x: &mut [f32], example: &Example) -> f64 {
-        let hidden = self.config.hidden;
-        let head = self.head.values();
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
         let share = example.share();
         let mut loss = 0.0;
         let mut targets = example.targets();
-        let most = (LOGITS / self.config.vocab).clamp(STRIPE, self.positions.max(STRIPE));
-        let mut logits = vec![0.0; most * self.config.vocab];
+        let most = (LOGITS / vocab).clamp(1, self.positions);
+        let mut slopes = self.config.head.cap.map(|cap| (cap, vec![0.0; vocab]));
         for stripe in x.chunks_mut(most * hidden) {
-            let rows = stripe.len() / hidden;
-            let logits = logits.get_mut(..rows * self.config.vocab).unwrap_or_default();
-            logits.fill(0.0);
-            multiply_transposed(logits, 1.0, stripe, head, hidden);
-            for row in logits.chunks_exact_mut(self.config.vocab) {
+            let mut logits = self.head(stripe); // (rows, vocab)
+            for row in logits.chunks_exact_mut(vocab) {
                 let (target, learned) = targets.next().unwrap_or((0, false));
                 let weight = if learned { share } else { 0.0 };
+                if let Some((cap, slopes)) = &mut slopes {
+                    soften(*cap, row, slopes);
+                }
                 loss += f64::from(weight) * softmax_loss(row, index(target), weight);
+                if let Some((_, slopes)) = &slopes {
+                    row.iter_mut().zip(slopes).for_each(|(g, slope)| *g *= slope);
+                }
             }
             stripe.fill(0.0);
-            multiply(stripe, 1.0, logits, head, hidden);
+            let head = View::new(self.head.values(), hidden);
+            let into = Target::new(stripe, hidden);
+            product(self.kernel, 1.0, View::new(&logits, vocab), head, into);
         }
         loss
-    }
-
-    fn backward_block(
-        &self,
-        block: &Block<'_>,
-        tape: &mut Tape,
-        pass: &mut Pass<'_>,
-        x_needed: bool,
-    ) {
-        // Feed-forward: out = middle + down(gated(gate(n), up(n))), n = norm(middle).
-        let gated = gated(&tape.gate, &tape.up);
-        let mut g_gated = vec![0.0; gated.len()]; // (positions, intermediate)
-        let g = std::mem::take(&mut pass.g);
-        self.backward(block, Projection::Down, &gated, &g, Some(&mut g_gated), tape, pass);
-        let (g_gate, g_up) = ungated(&tape.gate, &tape.up, &g_gated);
-        let normed = self.rms_norm(&tape.middle, &block.post_norm);
-        let mut g_normed = vec![0.0; normed.len()]; // (positions, hidden)
-        self.backward(block, Projection::Gate, &normed, &g_gate, Some(&mut g_normed), tape, pass);
-        self.backward(block, Projection::Up, &normed, &g_up, Some(&mut g_normed), tape, pass);
-        let mut g = g;
-        self.backward_norm(&tape.middle, &block.post_norm, &g_normed, &mut g);
-
-        // Attention: middle = x + o(attend(rotate(q(n)), rotate(k(n)), v(n))), n = norm(x).
-        let mixed = std::mem::take(&mut tape.attention.mixed);
-        let mut g_mixed = vec![0.0; mixed.len()]; // (positions, heads * head)
-        self.backward(block, Projection::O, &mixed, &g, Some(&mut g_mixed), tape, pass);
-        let [g_q, g_k, g_v] = self.backward_attention(&tape.attention, &g_mixed);
-        let normed = self.rms_norm(&tape.x, &block.input_norm);
-        g_normed.fill(0.0);
-        for (projection, g) in [(Projection::Q, g_q), (Projection::K, g_k), (Projection::V, g_v)] {
-            let into = x_needed.then_some(&mut g_normed[..]);
-            self.backward(block, projection, &normed, &g, into, tape, pass);
-        }
-        if x_needed {
-            self.backward_norm(&tape.x, &block.input_norm, &g_normed, &mut g);
-        }
-        pass.g = g;
-    }
-
-    /// Gradients of A and B, and `g_x += gᵀ W + scale gᵀ B A`.
-    #[expect(clippy::too_many_arguments, reason = "one linear layer's inputs and outputs")]
-    fn backward(
-        &self,
-        block: &Block<'_>,
-        projection: Projection,
-        x: &[f32],
-        g: &[f32],
-        mut g_x: Option<&mut [f32]>,
-        tape: &mut Tape,
-        pass: &mut Pass<'_>,
-    ) {
-        let Some((line, low)) = block.line(projection, &mut tape.low) else { return };
-        if let (Some(slot), Some((a, b))) = (&line.slot, line.factors(pass.adapter)) {
-            let mut g_low = vec![0.0; low.len()]; // (positions, rank)
-            multiply(&mut g_low, self.scale, g, b, self.rank);
-            let g_b = pass.gradient.get_mut(slot.b.clone()).unwrap_or_default();
-            outer(g_b, self.scale, g, low, self.rank);
-            let g_a = pass.gradient.get_mut(slot.a.clone()).unwrap_or_default();
-            outer(g_a, 1.0, &g_low, x, line.inputs);
-            if let Some(g_x) = g_x.as_deref_mut() {
-                multiply(g_x, 1.0, &g_low, a, line.inputs);
-            }
-        }
-        if let Some(g_x) = g_x {
-            multiply(g_x, 1.0, g, line.weight.values(), line.inputs);
-        }
-    }
-
-    /// `g_x += d norm(x) / d x · g`.
-    fn backward_norm(&self, x: &[f32], weight: &Lent<'_>, g: &[f32], g_x: &mut [f32]) {
-        let hidden = self.config.hidden;
-        let rows = x.chunks_exact(hidden).zip(g.chunks_exact(hidden));
-        for ((x, g), g_x) in rows.zip(g_x.chunks_exact_mut(hidden)) {
-            let inverse = self.inverse_rms(x);
-            let weighted: Vec<f32> = g.iter().zip(weight.values()).map(|(g, w)| g * w).collect();
-            let along = inverse * inverse * inverse * dot(&weighted, x) / single(hidden);
-            axpy(g_x, inverse, &weighted);
-            axpy(g_x, -along, x);
-        }
-    }
-
-    /// Gradients before rotation of q, k and v.
-    fn backward_attention(&self, attention: &Attention, g_mixed: &[f32]) -> [Vec<f32>; 3] {
-        let head = self.config.head_dim;
-        let Attention { q, k, v, p, .. } = attention;
-        let (mut g_q, mut g_k) = (vec![0.0; q.len()], vec![0.0; k.len()]);
-        let mut g_v = vec![0.0; v.len()];
-        let stripes = self.positions.div_ceil(STRIPE);
-        for (place, p) in p.chunks(stripes).enumerate() {
-            let (of_q, of_k) = (self.columns_of_query(place), self.columns_of_key(place));
-            let (q, k, v) = (of_q.gather(q), of_k.gather(k), of_k.gather(v)); // (positions, head)
-            let g = of_q.gather(g_mixed); // (positions, head)
-            let (mut own_q, mut own_k) = (vec![0.0; q.len()], vec![0.0; k.len()]);
-            let mut own_v = vec![0.0; v.len()];
-            let rows = STRIPE * head;
-            let queries = q.chunks(rows).zip(own_q.chunks_mut(rows));
-            for (((q, own_q), g), p) in queries.zip(g.chunks(rows)).zip(p) {
-                let end = p.len() * head / q.len();
-                let seen = ..end * head;
-                let (k, v) = (k.get(seen).unwrap_or_default(), v.get(seen).unwrap_or_default());
-                let mut g_p = vec![0.0; p.len()]; // (rows, end)
-                multiply_transposed(&mut g_p, 1.0, g, v, head);
-                outer(own_v.get_mut(seen).unwrap_or_default(), 1.0, p, g, head);
-                for (p, g_p) in p.chunks_exact(end).zip(g_p.chunks_exact_mut(end)) {
-                    let mean = dot(p, g_p);
-                    g_p.iter_mut().zip(p).for_each(|(g_p, p)| *g_p = p * (*g_p - mean));
-                }
-                multiply(own_q, self.attention_scale(), &g_p, k, head);
-                let own_k = own_k.get_mut(seen).unwrap_or_default();
-                outer(own_k, self.attention_scale(), &g_p, q, head);
-            }
-            of_q.add(&mut g_q, 0, &own_q);
-            of_k.add(&mut g_k, 0, &own_k);
-            of_k.add(&mut g_v, 0, &own_v);
-        }
-        self.rotate(&mut g_q, -1.0);
-        self.rotate(&mut g_k, -1.0);
-        [g_q, g_k, g_v]
     }
 }
 
@@ -490,63 +226,27 @@ impl Engine for CpuEngine<'_> {
         gradient.fill(0.0);
         let (tapes, mut g_normed, x) = self.forward(adapter, example);
         self.cross_entropy(&mut g_normed, example);
-        let mut pass = Pass { adapter, gradient, g: vec![0.0; x.len()] };
-        self.backward_norm(&x, &self.norm, &g_normed, &mut pass.g);
-        for (layer, (block, mut tape)) in self.blocks.iter().zip(tapes).enumerate().rev() {
-            self.backward_block(block, &mut tape, &mut pass, layer > 0);
+        let mut g = vec![0.0; x.len()]; // (positions, hidden)
+        self.norm.backward(&x, &g_normed, &mut g);
+        let blocks = self.blocks.iter().zip(tapes).enumerate().skip(self.first);
+        for (layer, (block, tape)) in blocks.rev() {
+            g = block.backward(adapter, gradient, &tape, g, layer > self.first);
         }
         Ok(())
     }
 }
 
-/// What the backward pass carries from block to block.
-struct Pass<'a> {
-    adapter: &'a [f32],
-    gradient: &'a mut [f32],
-    g: Vec<f32>, // (positions, hidden)
-}
+/// A model whose weights are lent by name.
+struct Lender<'m>(&'m Model);
 
-impl<'m> Block<'m> {
-    fn line<'a>(
-        &'a self,
-        projection: Projection,
-        low: &'a mut [Vec<f32>; 7],
-    ) -> Option<(&'a Line<'m>, &'a mut Vec<f32>)> {
-        self.linears.iter().zip(low).find(|(line, _)| line.projection == projection)
-    }
-}
-
-impl Line<'_> {
-    /// A and B out of the flat vector.
-    fn factors<'a>(&self, adapter: &'a [f32]) -> Option<(&'a [f32], &'a [f32])> {
-        let slot = self.slot.as_ref()?;
-        Some((adapter.get(slot.a.clone())?, adapter.get(slot.b.clone())?))
-    }
-}
-
-/// The columns of one head in a row-major matrix.
-#[derive(Clone, Copy)]
-struct Columns {
-    width: usize,
-    start: usize,
-    length: usize,
-}
-
-impl Columns {
-    /// The head's columns, row by row.
-    fn gather(self, matrix: &[f32]) -> Vec<f32> {
-        let end = self.start + self.length;
-        let rows = matrix.chunks_exact(self.width);
-        rows.flat_map(|row| row.get(self.start..end).unwrap_or_default()).copied().collect()
+impl<'m> Lender<'m> {
+    fn lend(&self, name: &str) -> Result<Lent<'m>, EngineError> {
+        let tensor = self.0.weights().tensor(name);
+        tensor.and_then(Lent::new).ok_or(EngineError::Weights)
     }
 
-    /// Adds rows of the head's columns, from row `first` on.
-    fn add(self, matrix: &mut [f32], first: usize, rows: &[f32]) {
-        let end = self.start + self.length;
-        let into = matrix.chunks_exact_mut(self.width).skip(first);
-        for (into, row) in into.zip(rows.chunks_exact(self.length)) {
-            axpy(into.get_mut(self.start..end).unwrap_or_default(), 1.0, row);
-        }
+    fn config(&self) -> &'m Config {
+        self.0.config()
     }
 }
 

@@ -1,19 +1,29 @@
-//! Dense kernels on row-major f32 slices.
+//! Dense kernels on f32 slices: products in [`matrix`], on tiles of registers in [`tile`], and
+//! what is done element by element here.
 //!
-//! No fused multiply-add, and one order of summation: matrices add four products at a time, row
-//! after row; a single sum of products is kept in eight lanes, which are added in one fixed tree.
-//! Each kernel is compiled twice, for the architecture's baseline and for AVX2, from the same source. That changes no bit,
+//! Element by element there is no fused multiply-add, and one order of summation: a single sum of
+//! products is kept in eight lanes, which are added in one fixed tree. Each such kernel is compiled
+//! twice, for the architecture's baseline and for AVX2, from the same source. That changes no bit,
 //! as Rust never contracts or reassociates floating point; a test compares the two.
 //!
 //! # Unsafe
 //! A function compiled for AVX2 may only be called where the processor has it, which the compiler
-//! cannot know. There is one such call, right behind the question; the kernels themselves are
-//! safe code on slices.
+//! cannot know. There is one such call here, right behind the question; these kernels themselves
+//! are safe code on slices. [`tile`] has the vector registers, and its own paragraph.
 
 #![expect(
     unsafe_code,
     reason = "the call of a function compiled for AVX2, once it is known to be there"
 )]
+
+mod matrix;
+mod tile;
+
+pub use tile::Kernel;
+
+pub(super) use matrix::{Left, Target, View, product};
+
+use crate::model::config::Activation;
 
 const LANES: usize = 8;
 
@@ -39,35 +49,25 @@ macro_rules! widest {
 }
 
 widest! {
-    /// `y += alpha * x wᵀ`: x is `(rows, inputs)`, w `(outputs, inputs)`, y `(rows, outputs)`.
-    multiply_transposed =
-        plain_multiply_transposed(y: &mut [f32], alpha: f32, x: &[f32], w: &[f32], inputs: usize)
-}
-
-widest! {
-    /// `dx += alpha * dy w`: dy is `(rows, outputs)`, w `(outputs, inputs)`, dx `(rows, inputs)`.
-    multiply = plain_multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs: usize)
-}
-
-widest! {
-    /// `g += alpha * leftᵀ right`: left is `(rows, outer)`, right `(rows, inner)`, g
-    /// `(outer, inner)`.
-    outer = plain_outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inner: usize)
-}
-
-widest! {
     /// `exp(x - top)` of each x, in place, where `top` is the largest; returns `top`.
     exponentials = plain_exponentials(row: &mut [f32]) -> f32
 }
 
 widest! {
-    /// `silu(gate) * up`.
-    gated = plain_gated(gate: &[f32], up: &[f32]) -> Vec<f32>
+    /// `f(gate) * up`, or `f(gate)` where `up` is empty.
+    activate = plain_activate(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32])
 }
 
 widest! {
-    /// Gradients of gate and up in [`gated`].
-    ungated = plain_ungated(gate: &[f32], up: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>)
+    /// Gradients of gate and up in [`activate`].
+    slope = plain_slope(
+        f: Activation, gate: &[f32], up: &[f32], g: &[f32], g_gate: &mut [f32], g_up: &mut [f32]
+    )
+}
+
+widest! {
+    /// `cap * tanh(x / cap)` in place; writes the slopes.
+    soften = plain_soften(cap: f32, x: &mut [f32], slopes: &mut [f32])
 }
 
 /// Adds the lanes in a fixed tree.
@@ -94,86 +94,6 @@ pub(super) fn dot(x: &[f32], w: &[f32]) -> f32 {
 pub(super) fn axpy(out: &mut [f32], factor: f32, row: &[f32]) {
     for (out, value) in out.iter_mut().zip(row) {
         *out += factor * value;
-    }
-}
-
-/// `out += sum of factor * row` over four rows.
-#[inline(always)]
-fn axpy4(out: &mut [f32], factors: [f32; 4], rows: [&[f32]; 4]) {
-    let [fa, fb, fc, fd] = factors;
-    let [a, b, c, d] = rows;
-    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        *out += (fa * a + fb * b) + (fc * c + fd * d);
-    }
-}
-
-/// Four rows of a matrix, where there are four more.
-#[inline(always)]
-fn quads(matrix: &[f32], width: usize) -> (impl Iterator<Item = [&[f32]; 4]>, &[f32]) {
-    let whole = matrix.chunks_exact(4 * width);
-    let rest = whole.remainder();
-    let rows = whole.map(move |quad| {
-        [0, 1, 2, 3].map(|at| quad.get(at * width..(at + 1) * width).unwrap_or_default())
-    });
-    (rows, rest)
-}
-
-/// Turning w over costs one part in `rows`; adding rows of it up is what vectorises well.
-#[inline(always)]
-fn plain_multiply_transposed(y: &mut [f32], alpha: f32, x: &[f32], w: &[f32], inputs: usize) {
-    let turned = transpose(w, inputs);
-    plain_multiply(y, alpha, x, &turned, w.len() / inputs);
-}
-
-/// A matrix of rows of `width`, columns first; in blocks that stay in the nearest cache.
-#[inline(always)]
-fn transpose(matrix: &[f32], width: usize) -> Vec<f32> {
-    const BLOCK: usize = 16;
-    let height = matrix.len() / width;
-    let mut turned = vec![0.0; matrix.len()]; // (width, height)
-    for (block, rows) in matrix.chunks(BLOCK * width).enumerate() {
-        for (column, out) in turned.chunks_exact_mut(height).enumerate() {
-            let out = out.iter_mut().skip(block * BLOCK);
-            for (out, row) in out.zip(rows.chunks_exact(width)) {
-                *out = row.get(column).copied().unwrap_or_default();
-            }
-        }
-    }
-    turned
-}
-
-#[inline(always)]
-fn plain_multiply(dx: &mut [f32], alpha: f32, dy: &[f32], w: &[f32], inputs: usize) {
-    let outputs = w.len() / inputs;
-    for (dx, dy) in dx.chunks_exact_mut(inputs).zip(dy.chunks_exact(outputs)) {
-        let (fours, rest) = quads(w, inputs);
-        let (heads, tail) = dy.as_chunks::<4>();
-        for (factors, rows) in heads.iter().zip(fours) {
-            axpy4(dx, factors.map(|factor| alpha * factor), rows);
-        }
-        for (factor, row) in tail.iter().zip(rest.chunks_exact(inputs)) {
-            axpy(dx, alpha * factor, row);
-        }
-    }
-}
-
-#[inline(always)]
-fn plain_outer(g: &mut [f32], alpha: f32, left: &[f32], right: &[f32], inner: usize) {
-    let outer = g.len() / inner;
-    let (fours, rest) = quads(right, inner);
-    let lefts = left.chunks_exact(4 * outer);
-    for (row, left) in rest.chunks_exact(inner).zip(lefts.remainder().chunks_exact(outer)) {
-        for (g, factor) in g.chunks_exact_mut(inner).zip(left) {
-            axpy(g, alpha * factor, row);
-        }
-    }
-    for (rows, left) in fours.zip(lefts) {
-        let factor = |row: usize, column: usize| {
-            left.get(row * outer + column).map_or(0.0, |factor| alpha * factor)
-        };
-        for (column, g) in g.chunks_exact_mut(inner).enumerate() {
-            axpy4(g, [0, 1, 2, 3].map(|row| factor(row, column)), rows);
-        }
     }
 }
 
@@ -208,19 +128,128 @@ fn plain_exponentials(row: &mut [f32]) -> f32 {
 }
 
 #[inline(always)]
-fn plain_gated(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    gate.iter().zip(up).map(|(gate, up)| gate * sigmoid(*gate) * up).collect()
+fn plain_activate(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    match f {
+        Activation::Gelu => activate_by(gelu, gate, up, out),
+        Activation::GeluTanh => activate_by(gelu_tanh, gate, up, out),
+        Activation::Silu => activate_by(silu, gate, up, out),
+    }
 }
 
 #[inline(always)]
-fn plain_ungated(gate: &[f32], up: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let of_gate = |((gate, up), g): ((&f32, &f32), &f32)| {
-        let sigmoid = sigmoid(*gate);
-        g * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
-    };
-    let g_gate = gate.iter().zip(up).zip(g).map(of_gate).collect();
-    let g_up = gate.iter().zip(g).map(|(gate, g)| g * gate * sigmoid(*gate)).collect();
-    (g_gate, g_up)
+fn activate_by(f: impl Fn(f32) -> [f32; 2], gate: &[f32], up: &[f32], out: &mut [f32]) {
+    out.iter_mut().zip(gate).for_each(|(out, gate)| *out = f(*gate)[0]);
+    out.iter_mut().zip(up).for_each(|(out, up)| *out *= up);
+}
+
+#[inline(always)]
+fn plain_slope(
+    f: Activation,
+    gate: &[f32],
+    up: &[f32],
+    g: &[f32],
+    g_gate: &mut [f32],
+    g_up: &mut [f32],
+) {
+    match f {
+        Activation::Gelu => slope_by(gelu, gate, up, g, g_gate, g_up),
+        Activation::GeluTanh => slope_by(gelu_tanh, gate, up, g, g_gate, g_up),
+        Activation::Silu => slope_by(silu, gate, up, g, g_gate, g_up),
+    }
+}
+
+#[inline(always)]
+fn slope_by(
+    f: impl Fn(f32) -> [f32; 2],
+    gate: &[f32],
+    up: &[f32],
+    g: &[f32],
+    g_gate: &mut [f32],
+    g_up: &mut [f32],
+) {
+    for ((g_gate, gate), g) in g_gate.iter_mut().zip(gate).zip(g) {
+        *g_gate = g * f(*gate)[1];
+    }
+    g_gate.iter_mut().zip(up).for_each(|(g_gate, up)| *g_gate *= up);
+    for ((g_up, gate), g) in g_up.iter_mut().zip(gate).zip(g) {
+        *g_up = g * f(*gate)[0];
+    }
+}
+
+#[inline(always)]
+fn plain_soften(cap: f32, x: &mut [f32], slopes: &mut [f32]) {
+    let inverse = 1.0 / cap;
+    for (x, slope) in x.iter_mut().zip(slopes) {
+        let soft = tanh(*x * inverse);
+        *x = cap * soft;
+        *slope = 1.0 - soft * soft;
+    }
+}
+
+/// `x sigmoid(x)` and its slope.
+#[inline(always)]
+fn silu(x: f32) -> [f32; 2] {
+    let share = sigmoid(x);
+    [x * share, share * (1.0 + x * (1.0 - share))]
+}
+
+/// `x Φ(x)` and its slope.
+#[inline(always)]
+fn gelu(x: f32) -> [f32; 2] {
+    const DENSITY: f32 = 0.398_942_3; // 1 / sqrt(2 pi)
+    let share = 0.5 * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2));
+    [x * share, share + x * DENSITY * exp(-0.5 * x * x)]
+}
+
+/// GELU by tanh, and its slope.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> [f32; 2] {
+    const FACTOR: f32 = 0.797_884_6; // sqrt(2 / pi)
+    const CUBE: f32 = 0.044_715;
+    let soft = tanh(FACTOR * (x + CUBE * x * x * x));
+    let share = 0.5 * (1.0 + soft);
+    let slope = FACTOR * (1.0 + 3.0 * CUBE * x * x);
+    [x * share, share + 0.5 * x * (1.0 - soft * soft) * slope]
+}
+
+/// The hyperbolic tangent, by Cephes' polynomial near 0.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let (size, z) = (x.abs(), x * x);
+    let p = -5.704_988_7e-3_f32;
+    let p = p * z + 2.063_909e-2;
+    let p = p * z - 5.373_971_6e-2;
+    let p = p * z + 1.333_144_2e-1;
+    let p = p * z - 3.333_328e-1;
+    let near = p * z * x + x;
+    let far = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
+    if size < 0.625 { near } else { far } // NaN comes out of `far`
+}
+
+/// The error function, by Cephes' polynomials, to 2e-7.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let (size, z) = (x.abs(), x * x);
+    let p = 7.853_861e-5_f32;
+    let p = p * z - 8.010_194e-4;
+    let p = p * z + 5.188_327_7e-3;
+    let p = p * z - 2.685_381e-2;
+    let p = p * z + 1.128_358_5e-1;
+    let p = p * z - 3.761_262_6e-1;
+    let near = x * (p * z + core::f32::consts::FRAC_2_SQRT_PI);
+    let inverse = 1.0 / size.max(1.0);
+    let w = inverse * inverse;
+    let q = 2.326_82e-2_f32;
+    let q = q * w - 1.387_039_4e-1;
+    let q = q * w + 3.687_424_7e-1;
+    let q = q * w - 5.824_733e-1;
+    let q = q * w + 6.210_004_6e-1;
+    let q = q * w - 4.944_515_3e-1;
+    let q = q * w + 3.404_88e-1;
+    let q = q * w - 2.741_127e-1;
+    let q = q * w + 5.638_259_4e-1;
+    let far = (1.0 - exp(-z) * inverse * q).copysign(x);
+    if size < 1.0 { near } else { far }
 }
 
 #[inline(always)]
@@ -234,70 +263,57 @@ mod tests {
     use super::*;
     use crate::golden::noise;
 
-    fn naive(x: &[f32], w: &[f32], rows: usize, inputs: usize, outputs: usize) -> Vec<f32> {
-        let cell = |t: usize, n: usize| -> f32 {
-            (0..inputs)
-                .map(|k| f64::from(x[t * inputs + k]) * f64::from(w[n * inputs + k]))
-                .sum::<f64>() as f32
-        };
-        (0..rows).flat_map(|t| (0..outputs).map(move |n| (t, n))).map(|(t, n)| cell(t, n)).collect()
-    }
-
-    fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-        (0..columns)
-            .flat_map(|c| (0..rows).map(move |r| (r, c)))
-            .map(|(r, c)| x[r * columns + c])
-            .collect()
-    }
-
-    fn close(a: &[f32], b: &[f32]) {
-        assert_eq!(a.len(), b.len());
-        for (a, b) in a.iter().zip(b) {
-            assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} {b}");
-        }
-    }
-
-    #[test]
-    fn products_agree_with_the_definition_for_odd_shapes() {
-        for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 3), (4, 8, 4), (9, 19, 13)] {
-            let (x, w) = (noise(1, rows * inputs, 1.0), noise(2, outputs * inputs, 1.0));
-            let mut y = vec![0.0; rows * outputs];
-            multiply_transposed(&mut y, 1.0, &x, &w, inputs);
-            close(&y, &naive(&x, &w, rows, inputs, outputs));
-
-            let mut dx = vec![0.0; rows * inputs];
-            multiply(&mut dx, 1.0, &y, &w, inputs);
-            close(&dx, &naive(&y, &transpose(&w, outputs, inputs), rows, outputs, inputs));
-
-            let mut g = vec![0.0; outputs * inputs];
-            outer(&mut g, 1.0, &y, &x, inputs);
-            let (yt, xt) = (transpose(&y, rows, outputs), transpose(&x, rows, inputs));
-            close(&g, &naive(&yt, &xt, outputs, rows, inputs));
-        }
-    }
-
     /// On a machine without AVX2 both sides are the same code, and this says nothing.
     #[test]
     fn wider_registers_change_no_bit() {
-        let (rows, inputs, outputs) = (13, 37, 29);
-        let (x, w) = (noise(1, rows * inputs, 3.0), noise(2, outputs * inputs, 3.0));
-        let y = noise(3, rows * outputs, 3.0);
-        type Kernel = fn(&mut [f32], f32, &[f32], &[f32], usize);
-        let same = |wide: Kernel, plain: Kernel, size, left: &[f32], right: &[f32], n| {
-            let (mut a, mut b) = (vec![0.5; size], vec![0.5; size]);
-            wide(&mut a, 0.7, left, right, n);
-            plain(&mut b, 0.7, left, right, n);
-            assert_eq!(a, b);
-        };
-        same(multiply_transposed, plain_multiply_transposed, rows * outputs, &x, &w, inputs);
-        same(multiply, plain_multiply, rows * inputs, &y, &w, inputs);
-        same(outer, plain_outer, outputs * inputs, &y, &x, inputs);
+        let x = noise(1, 481, 3.0);
         let (mut a, mut b) = (x.clone(), x.clone());
         assert_eq!(exponentials(&mut a), plain_exponentials(&mut b));
         assert_eq!(a, b);
+        let (mut s, mut t) = (vec![0.0; 481], vec![0.0; 481]);
+        soften(2.0, &mut a, &mut s);
+        plain_soften(2.0, &mut b, &mut t);
+        assert_eq!((&a, &s), (&b, &t));
         let (gate, up, g) = (noise(4, 99, 9.0), noise(5, 99, 9.0), noise(6, 99, 9.0));
-        assert_eq!(gated(&gate, &up), plain_gated(&gate, &up));
-        assert_eq!(ungated(&gate, &up, &g), plain_ungated(&gate, &up, &g));
+        for f in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            let (mut a, mut b) = ([0.0; 99], [0.0; 99]);
+            activate(f, &gate, &up, &mut a);
+            plain_activate(f, &gate, &up, &mut b);
+            assert_eq!(a, b);
+            let (mut c, mut d) = ([0.0; 99], [0.0; 99]);
+            slope(f, &gate, &up, &g, &mut a, &mut c);
+            plain_slope(f, &gate, &up, &g, &mut b, &mut d);
+            assert_eq!((a, c), (b, d));
+        }
+    }
+
+    #[test]
+    fn activations_agree_with_their_definitions() {
+        for i in -1_200..1_200_i16 {
+            let x = f64::from(i) / 100.0;
+            let cdf = 0.5 * (1.0 + libm::erf(x / 2.0_f64.sqrt()));
+            let density = (-0.5 * x * x).exp() / (2.0 * core::f64::consts::PI).sqrt();
+            let share = 1.0 / (1.0 + (-x).exp());
+            let inside = (2.0 / core::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            let slope = (2.0 / core::f64::consts::PI).sqrt() * (1.0 + 0.134145 * x * x);
+            let t = inside.tanh();
+            let cases = [
+                (gelu(x as f32), [x * cdf, cdf + x * density]),
+                (silu(x as f32), [x * share, share * (1.0 + x * (1.0 - share))]),
+                (
+                    gelu_tanh(x as f32),
+                    [0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope],
+                ),
+            ];
+            for (found, exact) in cases {
+                for (found, exact) in found.iter().zip(exact) {
+                    assert!((f64::from(*found) - exact).abs() < 2e-6, "{x}: {found} {exact}");
+                }
+            }
+            assert!((f64::from(tanh(x as f32)) - f64::from(x as f32).tanh()).abs() < 2e-7, "{x}");
+            assert!((f64::from(erf(x as f32)) - libm::erf(f64::from(x as f32))).abs() < 3e-7);
+        }
+        assert!(tanh(f32::NAN).is_nan() && erf(f32::NAN).is_nan());
     }
 
     #[test]

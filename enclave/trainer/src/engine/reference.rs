@@ -2,7 +2,7 @@
 
 use super::{Engine, EngineError};
 use crate::lora::Adapter;
-use crate::model::{Lent, Model, llama};
+use crate::model::{Lent, Model, graph};
 use crate::record::Example;
 use candle_core::{Device, Tensor, Var};
 use std::collections::BTreeMap;
@@ -47,19 +47,19 @@ impl<'m> ReferenceEngine<'m> {
                 Var::from_slice(values, shape, &Device::Cpu)
             };
             let pair = (var(&slot.a, (rank, slot.inputs))?, var(&slot.b, (slot.outputs, rank))?);
-            factors.insert((slot.layer, slot.projection), pair);
+            factors.insert(slot.path.as_str(), pair);
         }
-        let branches = |layer, projection| {
-            let (a, b) = factors.get(&(layer, projection))?;
+        let branches = |path: &str| {
+            let (a, b) = factors.get(path)?;
             Some((a.as_tensor(), b.as_tensor(), scale))
         };
         let ids = Tensor::new(example.ids(), &Device::Cpu)?.unsqueeze(0)?;
-        let logits = llama::logits(self.model.config(), self.model.weights(), &branches, &ids)?;
+        let logits = graph::logits(self.model.config(), self.model.weights(), &branches, &ids)?;
         let learned = (0..).zip(example.targets()).filter(|(_, (_, learned))| *learned);
         let (rows, targets) = learned.map(|(row, (target, _))| (row, target)).unzip();
-        let gradients = llama::mean_loss(&logits, rows, targets)?.backward()?;
+        let gradients = graph::mean_loss(&logits, rows, targets)?.backward()?;
         for slot in self.shape.slots() {
-            let Some((a, b)) = factors.get(&(slot.layer, slot.projection)) else { continue };
+            let Some((a, b)) = factors.get(slot.path.as_str()) else { continue };
             for (var, place) in [(a, &slot.a), (b, &slot.b)] {
                 let Some(found) = gradients.get(var.as_tensor()) else { continue };
                 let found = found.contiguous()?;

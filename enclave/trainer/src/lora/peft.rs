@@ -9,7 +9,7 @@
 //! | header | JSON object, names in ascending order, padded with spaces to a multiple of 8 |
 //! | rest | tensors in the header's order, f32 little-endian, no gaps |
 
-use super::{Adapter, LoraConfig, LoraConfigError};
+use super::{Adapter, LoraConfig, LoraConfigError, Scaling};
 use crate::model::{self, Config, read_tensors};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ impl Adapter {
 
     fn peft_config(&self, base: &str) -> Vec<u8> {
         let config = self.config();
-        let targets: Vec<_> = config.targets().iter().map(|target| target.name()).collect();
+        let targets = config.targets().to_vec();
         let whole = crate::real::nearest(config.alpha());
         let alpha = if crate::real::widen(whole) == config.alpha() {
             Value::from(whole)
@@ -95,7 +95,7 @@ impl Adapter {
         let fields = [
             ("base_model_name_or_path", Value::from(base)),
             ("bias", Value::from("none")),
-            ("fan_in_fan_out", Value::from(false)),
+            ("fan_in_fan_out", Value::from(self.turned)),
             ("inference_mode", Value::from(true)),
             ("init_lora_weights", Value::from(true)),
             ("lora_alpha", alpha),
@@ -106,7 +106,7 @@ impl Adapter {
             ("target_modules", Value::from(targets)),
             ("task_type", Value::from("CAUSAL_LM")),
             ("use_dora", Value::from(false)),
-            ("use_rslora", Value::from(false)),
+            ("use_rslora", Value::from(config.scaling() == Scaling::RankStabilised)),
         ];
         let object: Map<String, Value> =
             fields.map(|(name, v)| (name.to_owned(), v)).into_iter().collect();
@@ -122,12 +122,16 @@ impl Adapter {
     /// unexpected, of another shape or type, or not finite.
     pub fn from_peft(model: &Config, config: &[u8], weights: &[u8]) -> Result<Self, Unusable> {
         let config = read_config(config).map_err(|findings| Unusable { findings })?;
+        if let Some(unknown) = config.unknown(model) {
+            return Err(Unusable { findings: vec![unknown.into()] });
+        }
         let mut adapter = Self::zeros(model, config);
         let required = adapter.tensors().map(|(name, shape, _)| (name, shape.to_vec())).collect();
-        let tensors = read_tensors(&required, &[weights], |_| false).map_err(|unusable| {
-            let findings = unusable.findings().iter().cloned().map(Finding::Tensor).collect();
-            Unusable { findings }
-        })?;
+        let tensors =
+            read_tensors(&required, &[weights], str::to_owned, |_| false).map_err(|unusable| {
+                let findings = unusable.findings().iter().cloned().map(Finding::Tensor).collect();
+                Unusable { findings }
+            })?;
         adapter.fill(&tensors);
         Ok(adapter)
     }
@@ -139,22 +143,67 @@ fn read_config(bytes: &[u8]) -> Result<LoraConfig, Vec<Finding>> {
         return Err(syntax());
     }
     let Ok(Value::Object(object)) = serde_json::from_slice(bytes) else { return Err(syntax()) };
+    let mut findings = uncomputed(&object);
+    let mut refuse = |field, observed: &Value, required| {
+        findings.push(Finding::ConfigValue { field, observed: observed.to_string(), required });
+    };
+    let field = |name: &str| object.get(name).unwrap_or(&Value::Null);
+    let rank = field("r").as_u64().and_then(|rank| usize::try_from(rank).ok());
+    let targets = field("target_modules")
+        .as_array()
+        .and_then(|names| names.iter().map(Value::as_str).collect::<Option<Vec<_>>>())
+        .or_else(|| (*field("target_modules") == "all-linear").then(|| vec!["all-linear"]));
+    let (Some(rank), Some(alpha), Some(targets)) = (rank, field("lora_alpha").as_f64(), targets)
+    else {
+        if rank.is_none() {
+            refuse("r", field("r"), "an integer");
+        }
+        if field("lora_alpha").as_f64().is_none() {
+            refuse("lora_alpha", field("lora_alpha"), "a number");
+        }
+        if field("target_modules") != "all-linear" && !field("target_modules").is_array() {
+            refuse("target_modules", field("target_modules"), "a list of names or \"all-linear\"");
+        }
+        return Err(findings);
+    };
+    match LoraConfig::new(rank, alpha, targets) {
+        Ok(config) if findings.is_empty() => Ok(if *field("use_rslora") == true {
+            config.scaled(Scaling::RankStabilised)
+        } else {
+            config
+        }),
+        Ok(_) => Err(findings),
+        Err(error) => {
+            findings.push(error.into());
+            Err(findings)
+        }
+    }
+}
+
+/// Settings that ask for something that is not computed here.
+fn uncomputed(object: &Map<String, Value>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut refuse = |field, observed: &Value, required| {
         findings.push(Finding::ConfigValue { field, observed: observed.to_string(), required });
     };
     let field = |name: &str| object.get(name).unwrap_or(&Value::Null);
 
-    // What would change the computation must be absent or off.
+    // What would change the computation must be absent or off. `fan_in_fan_out` says how the base
+    // stores its weights, which PEFT corrects by the base itself.
     if field("peft_type") != "LORA" {
         refuse("peft_type", field("peft_type"), "\"LORA\"");
     }
     if !field("bias").is_null() && field("bias") != "none" {
         refuse("bias", field("bias"), "\"none\"");
     }
-    for name in ["fan_in_fan_out", "use_dora", "use_rslora", "lora_bias", "use_qalora"] {
+    for name in ["use_dora", "lora_bias", "use_qalora"] {
         if !matches!(field(name), Value::Null | Value::Bool(false)) {
             refuse(name, field(name), "false");
+        }
+    }
+    for name in ["fan_in_fan_out", "use_rslora"] {
+        if !matches!(field(name), Value::Null | Value::Bool(_)) {
+            refuse(name, field(name), "true or false");
         }
     }
     for name in ["modules_to_save", "layers_to_transform", "layer_replication", "target_parameters"]
@@ -168,32 +217,7 @@ fn read_config(bytes: &[u8]) -> Result<LoraConfig, Vec<Finding>> {
             refuse(name, field(name), "empty");
         }
     }
-
-    let rank = field("r").as_u64().and_then(|rank| usize::try_from(rank).ok());
-    let targets = field("target_modules")
-        .as_array()
-        .and_then(|names| names.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-    let (Some(rank), Some(alpha), Some(targets)) = (rank, field("lora_alpha").as_f64(), targets)
-    else {
-        if rank.is_none() {
-            refuse("r", field("r"), "an integer");
-        }
-        if field("lora_alpha").as_f64().is_none() {
-            refuse("lora_alpha", field("lora_alpha"), "a number");
-        }
-        if !field("target_modules").is_array() {
-            refuse("target_modules", field("target_modules"), "a list of names");
-        }
-        return Err(findings);
-    };
-    match LoraConfig::new(rank, alpha, targets) {
-        Ok(config) if findings.is_empty() => Ok(config),
-        Ok(_) => Err(findings),
-        Err(error) => {
-            findings.push(error.into());
-            Err(findings)
-        }
-    }
+    findings
 }
 
 /// Named tensors as safetensors bytes; the same tensors give the same bytes.
@@ -233,7 +257,7 @@ mod tests {
     fn trained() -> (Config, Adapter) {
         let model = Config::parse(&golden::config()).unwrap();
         let config = LoraConfig::everywhere(4, 8.0).unwrap();
-        let mut adapter = Adapter::fresh(&model, config, [3; 32]);
+        let mut adapter = Adapter::fresh(&model, config, [3; 32]).unwrap();
         for (i, value) in adapter.values_mut().iter_mut().enumerate() {
             *value += (i % 7) as f32 * 0.01;
         }
@@ -275,7 +299,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((adapter.config().rank(), adapter.config().alpha()), (4, 8.0));
-        assert_eq!(adapter.config().targets(), model::Projection::ALL);
+        assert_eq!(adapter.config().targets(), golden::LINEARS);
     }
 
     fn refused(change: impl FnOnce(&mut Value)) -> Vec<Finding> {

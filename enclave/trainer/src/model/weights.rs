@@ -1,76 +1,43 @@
 //! Frozen weights: safetensors bytes to f32 tensors, with every mismatch reported.
 
-use super::{Config, Finding, Projection, Unusable};
+use super::{Config, Finding, Unusable};
 use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
-use candle_nn::{Embedding, Linear};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All weights of a model, as contiguous f32 tensors on the CPU.
-pub(crate) struct Weights {
-    pub(crate) embedding: Embedding, // (vocab, hidden)
-    pub(crate) layers: Vec<Block>,
-    pub(crate) norm: Tensor, // (hidden)
-    pub(crate) head: Linear, // (vocab, hidden); the embedding itself where tied
-}
-
-/// The weights of one block.
-pub(crate) struct Block {
-    pub(crate) input_norm: Tensor, // (hidden)
-    pub(crate) post_norm: Tensor,  // (hidden)
-    linears: Vec<(Projection, Linear)>,
-}
-
-impl Block {
-    pub(crate) fn linears(&self) -> impl Iterator<Item = (Projection, &Linear)> {
-        self.linears.iter().map(|(projection, linear)| (*projection, linear))
-    }
-}
+/// All weights of a model by name, as contiguous f32 tensors on the CPU. A linear layer's weight
+/// is `(outputs, inputs)`, however the file holds it.
+pub(crate) struct Weights(BTreeMap<String, Tensor>);
 
 impl Weights {
     pub(crate) fn read(config: &Config, shards: &[&[u8]]) -> Result<Self, Unusable> {
         let required = config.tensors().into_iter().collect();
-        let mut tensors = read_tensors(&required, shards, |name| is_legacy(config, name))?;
-        Self::assemble(config, &mut |name| {
-            let absent = || Finding::TensorAbsent { name: name.to_owned() }.into();
-            tensors.remove(name).ok_or_else(absent)
-        })
+        let canonical = |name: &str| config.canonical(name);
+        let mut tensors =
+            read_tensors(&required, shards, canonical, |name| is_legacy(config, name))?;
+        for (_, linear) in config.all_linears().filter(|(_, linear)| linear.turned) {
+            if let Some(tensor) = tensors.get_mut(&super::config::weight(&linear.path)) {
+                let refused = |_| Finding::TensorAbsent { name: linear.path.clone() };
+                *tensor = tensor.t().and_then(|t| t.contiguous()).map_err(refused)?;
+            }
+        }
+        Ok(Self(tensors))
     }
 
-    /// Puts tensors in their places; `take` is asked once for each name of
-    /// [`Config::tensors`].
-    pub(crate) fn assemble<E>(
-        config: &Config,
-        take: &mut impl FnMut(&str) -> Result<Tensor, E>,
-    ) -> Result<Self, E> {
-        let mut layers = Vec::with_capacity(config.layers);
-        for layer in 0..config.layers {
-            let mut linears = Vec::with_capacity(Projection::ALL.len());
-            for projection in Projection::ALL {
-                let path = projection.path(layer);
-                let bias = config.has_bias(projection).then(|| take(&format!("{path}.bias")));
-                let weight = take(&format!("{path}.weight"))?; // (outputs, inputs)
-                let linear = Linear::new(weight, bias.transpose()?);
-                linears.push((projection, linear));
-            }
-            layers.push(Block {
-                input_norm: take(&format!("model.layers.{layer}.input_layernorm.weight"))?,
-                post_norm: take(&format!("model.layers.{layer}.post_attention_layernorm.weight"))?,
-                linears,
-            });
-        }
-        let words = take("model.embed_tokens.weight")?;
-        let head = if config.tied { words.clone() } else { take("lm_head.weight")? };
-        Ok(Self {
-            embedding: Embedding::new(words, config.hidden),
-            layers,
-            norm: take("model.norm.weight")?,
-            head: Linear::new(head, None),
-        })
+    /// Weights that are variables of an optimiser.
+    #[cfg(feature = "tool")]
+    pub(crate) fn assemble(tensors: BTreeMap<String, Tensor>) -> Self {
+        Self(tensors)
+    }
+
+    /// The tensor of that name.
+    pub(crate) fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
     }
 }
 
-/// The tensors named in `required`, in their shapes, from one or more safetensors files.
+/// The tensors named in `required`, in their shapes, from one or more safetensors files whose
+/// names `canonical` turns into those of `required`.
 ///
 /// # Errors
 /// Every tensor that is absent, unexpected (unless `ignored`), twice there, of another shape or
@@ -78,6 +45,7 @@ impl Weights {
 pub(crate) fn read_tensors(
     required: &BTreeMap<String, Vec<usize>>,
     shards: &[&[u8]],
+    canonical: impl Fn(&str) -> String,
     ignored: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Tensor>, Unusable> {
     let mut findings = Vec::new();
@@ -88,8 +56,9 @@ pub(crate) fn read_tensors(
             continue;
         };
         for (name, view) in file.iter() {
-            if views.insert(name.to_owned(), view).is_some() {
-                findings.push(Finding::TensorDuplicate { name: name.to_owned() });
+            let name = canonical(name);
+            if views.insert(name.clone(), view).is_some() {
+                findings.push(Finding::TensorDuplicate { name });
             }
         }
     }
@@ -117,7 +86,15 @@ pub(crate) fn read_tensors(
 
 /// Buffers and copies that old checkpoints carry and that are computed anew here.
 fn is_legacy(config: &Config, name: &str) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight")
+    const BUFFERS: [&str; 5] = [
+        ".rotary_emb.inv_freq",
+        ".attn.bias",
+        ".attn.masked_bias",
+        ".attention.bias",
+        ".attention.masked_bias",
+    ];
+    BUFFERS.iter().any(|end| name.ends_with(end))
+        || (config.head.tied && name == super::config::weight(super::config::Head::PATH))
 }
 
 fn read_tensor(name: &str, view: &TensorView<'_>, shape: &[usize]) -> Result<Tensor, Finding> {
