@@ -689,3 +689,30 @@ fn accepts_the_golden_report_and_the_golden_vlek() {
     attempt.policy.push(("snp.csp", "{ require = [\"CN=cloud\"] }".into()));
     assert_eq!(attempt.reasons(), golden);
 }
+
+#[test]
+fn accepts_what_is_exactly_at_its_limit_and_nothing_beyond() {
+    let golden: [&str; 0] = [];
+    // The guest policy's ABI: the firmware's own, and one more.
+    let abi = |minor: u8, major: u8| {
+        let mut attempt = Attempt::golden();
+        attempt.body.push((0x08, vec![minor, major]));
+        attempt.reasons()
+    };
+    assert_eq!(abi(55, 1), golden);
+    assert_eq!(abi(56, 1), ["snp.guest_policy"]);
+    assert_eq!(abi(0, 2), ["snp.guest_policy"]);
+    let firmware = |least: &str| {
+        let mut attempt = Attempt::golden();
+        attempt.policy.push(("snp.firmware", format!("{{ require = \"{least}\" }}")));
+        attempt.reasons()
+    };
+    assert_eq!(firmware("1.55.49"), golden);
+    assert_eq!(firmware("1.55.50"), ["snp.firmware"]);
+    // The first and the last second of each certificate.
+    for dates in [(NOW, NOW + 9), (NOW - 9, NOW)] {
+        let shape = Shape { ask_dates: dates, key_dates: dates, ..Shape::default() };
+        let attempt = Attempt { shape, ..Attempt::golden() };
+        assert_eq!(attempt.reasons(), golden);
+    }
+}

@@ -170,6 +170,62 @@ mod cache {
         assert_eq!(id(&desk.judge(&golden)), "origin.not_yet_valid");
     }
 
+    /// Warmed at `NOW`, it says what it would say cold, at `times`; returns how often that was yes.
+    fn agrees_at(desk: &mut Desk, times: impl Iterator<Item = u64>) -> usize {
+        let golden = desk.golden.clone();
+        desk.at = NOW;
+        desk.judge(&golden).unwrap();
+        let mut accepted = 0;
+        for at in times {
+            desk.at = at;
+            let warm = desk.judge(&golden);
+            let kept = core::mem::replace(&mut desk.cache, Cache::new(0));
+            assert_eq!(warm, desk.judge(&golden), "{} after", at as i64 - NOW as i64);
+            desk.cache = kept;
+            accepted += usize::from(warm.is_ok());
+        }
+        accepted
+    }
+
+    #[test]
+    fn says_warm_what_it_says_cold_at_every_second() {
+        let shape = Shape {
+            ask_dates: (NOW - 3, NOW + 1000),
+            key_dates: (NOW - 1000, NOW + 4),
+            ..Shape::default()
+        };
+        let hierarchy = Hierarchy::new(&shape);
+        let (policy, report) = (hierarchy.policy(), hierarchy.report(|_| {}));
+        let mut desk = Desk::new(&policy, Tee::Snp, report, hierarchy.endorsements(), NOW);
+        // From three seconds before to four after, both included.
+        assert_eq!(agrees_at(&mut desk, NOW - 6..NOW + 7), 8);
+    }
+
+    #[cfg(feature = "tdx-collateral")]
+    #[test]
+    fn says_warm_of_a_quote_what_it_says_cold_at_every_second() {
+        use common::intel::{Platform, Shape};
+
+        type Change = fn(&mut Shape);
+        let windows: [(Change, usize); 5] = [
+            // Lists and documents: from ten seconds before to the last before ten after.
+            (|_| {}, 20),
+            (|shape| shape.root_list = (NOW - 2, NOW + 3, Vec::new()), 5),
+            (|shape| shape.ca_list = (NOW, NOW + 1, Vec::new()), 1),
+            (|shape| shape.pck_dates = (NOW - 1, NOW + 2), 4),
+            (|shape| shape.signer_dates = (NOW - 4, NOW + 1), 6),
+        ];
+        for (change, accepted) in windows {
+            let mut shape = Shape::default();
+            change(&mut shape);
+            let platform = Platform::new(&shape);
+            let collateral = vec![platform.collateral.clone()];
+            let (policy, quote) = (platform.policy(), platform.quote.clone());
+            let mut desk = Desk::new(&policy, Tee::Tdx, quote, collateral, NOW);
+            assert_eq!(agrees_at(&mut desk, NOW - 14..NOW + 15), accepted);
+        }
+    }
+
     #[test]
     fn judges_the_freshness_of_a_list_each_time() {
         let (_, mut desk) = desk();

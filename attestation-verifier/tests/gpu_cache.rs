@@ -17,7 +17,7 @@ use attestation_verifier::endorsement::Role;
 use attestation_verifier::evidence::device::DeviceEvidence;
 use attestation_verifier::evidence::{Inauthentic, Place};
 use attestation_verifier::policy::{AppraisalPolicy, STRICT};
-use common::nvidia::{Device, Key, Lab, NONCE, NOW, Report, unchanged};
+use common::nvidia::{Change, Device, Key, Lab, NONCE, NOW, Report, Spec, unchanged};
 use common::{WAIVED, with};
 
 struct Case {
@@ -30,7 +30,11 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let lab = Lab::new(&unchanged);
+        Self::of(&unchanged)
+    }
+
+    fn of(change: Change<'_>) -> Self {
+        let lab = Lab::new(change);
         let device = lab.gpu(7);
         let items = [lab.manifests(), lab.revocations(&[&device])].concat();
         Self { policy: lab.policy_from(STRICT), lab, device, items, cache: Cache::new(4) }
@@ -107,6 +111,27 @@ fn lets_nothing_outlive_its_time() {
     let late = Inauthentic::In { place: Place::Device(0), flaw: late.into() };
     assert_eq!(case.golden(NOW + 1001), Err(late.into()));
     assert!(case.golden(NOW).is_ok());
+}
+
+#[test]
+fn lets_nothing_be_used_before_its_time() {
+    // One certificate is younger than the others, and one dies first.
+    let change = |place: &str, spec: &mut Spec| match place {
+        "provisioner" => spec.dates.0 = NOW - 5,
+        "manifest issuer" => spec.dates.1 = NOW + 5,
+        _ => {}
+    };
+    let mut case = Case::of(&change);
+    assert!(case.golden(NOW).is_ok());
+    assert!(case.golden(NOW - 5).is_ok() && case.golden(NOW + 5).is_ok());
+    assert_eq!(case.cache.len(), 1);
+    let early =
+        Inauthentic::NotYetValid { role: Role::DeviceProvisioner, now: NOW - 6, from: NOW - 5 };
+    let early = Inauthentic::In { place: Place::Device(0), flaw: early.into() };
+    assert_eq!(case.golden(NOW - 6), Err(early.into()));
+    let late = Inauthentic::Expired { role: Role::ManifestIssuer, now: NOW + 6, until: NOW + 5 };
+    let late = Inauthentic::In { place: Place::Endorsement(0), flaw: late.into() };
+    assert_eq!(case.golden(NOW + 6), Err(late.into()));
 }
 
 #[test]

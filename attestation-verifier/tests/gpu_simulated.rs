@@ -1234,6 +1234,9 @@ fn refuses_no_devices_and_more_than_any_machine_has() {
     assert_eq!(appraise(&case.policy, &[], &[], (0, 0)), Err(none.clone().into()));
     let many = vec![case.device.evidence(&Report::gpu()); 65];
     assert_eq!(appraise(&case.policy, &many, &[], (65, 0)), Err(none.into()));
+    // As many as the most are looked at, and are one.
+    let seen = findings(appraise(&case.policy, &many[1..], &case.manifests, (64, 0)));
+    assert_eq!(seen.iter().filter(|(id, _)| *id == "devices.distinct").count(), 63);
 }
 
 #[test]

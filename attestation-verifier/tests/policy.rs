@@ -171,3 +171,49 @@ fn names_further_roots_and_rejects_what_is_none() {
     let kind = text.replace("kind = \"simulated\"", "kind = \"genuine\"");
     assert!(problem(&kind).contains("unknown variant `genuine`"));
 }
+
+/// The names of checks in the sources, as in `snp.debug`.
+fn ids_in_sources(section: &str) -> Vec<String> {
+    fn walk(folder: &std::path::Path, texts: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, texts);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                texts.push(std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    let mut texts = Vec::new();
+    walk(concat!(env!("CARGO_MANIFEST_DIR"), "/src").as_ref(), &mut texts);
+    let mark = format!("\"{section}.");
+    let name = |rest: &str| rest.split('"').next().unwrap().to_string();
+    let mut ids: Vec<_> =
+        texts.iter().flat_map(|text| text.split(&mark).skip(1).map(name)).collect();
+    ids.retain(|id| !id.is_empty() && id.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'));
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+#[test]
+fn the_page_says_of_every_flaw_what_to_do() {
+    let page = include_str!("../README.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut count = 0;
+    for section in ["origin", "shape", "devices"] {
+        for id in ids_in_sources(section) {
+            let whole = format!("`{section}.{id}`");
+            let short = format!("`.{id}`");
+            let of_section = |row: &&&str| row.contains(&format!("`{section}."));
+            let named = rows
+                .iter()
+                .filter(of_section)
+                .any(|row| row.contains(&whole) || row.contains(&short));
+            assert!(named, "the page does not speak of {section}.{id}");
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count}");
+}

@@ -310,6 +310,14 @@ fn picks_the_slot_of_each_endorsement() {
     assert_eq!(snp("snp/roots/genoa_asvk.pem"), None);
     assert_eq!(snp("snp/roots/genoa_ark.pem").as_deref(), Some("root"));
     assert_eq!(snp("snp/roots/milan_ark.pem"), None);
+    // From version 3 on a report says its product; before, either may be meant.
+    let slot_of = |name: &str| {
+        let report = read(&root, &format!("snp/reports/{name}/report.bin"));
+        let evidence = Evidence { tee: Tee::Snp, report: &report };
+        slot(&evidence, &parts(&read(&root, "snp/roots/genoa_ask.pem")).unwrap()[0])
+    };
+    assert_eq!(slot_of("milan-v3-azure"), None);
+    assert_eq!(slot_of("milan-v2-debug").as_deref(), Some("intermediate"));
     let quote = read(&root, "tdx/quotes/gotdx-v5-bt3-90c06f.bin");
     let quote = Evidence { tee: Tee::Tdx, report: &quote };
     let tdx = |path: &str| slot(&quote, &parts(&read(&root, path)).unwrap()[0]);

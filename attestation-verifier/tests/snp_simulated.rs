@@ -70,6 +70,13 @@ fn accepts_a_version_3_report() {
         body[0x200] = 0;
     };
     assert!(changed(three).is_ok());
+    // It says which processor it is, as later ones do.
+    let turin = |body: &mut [u8]| {
+        three(body);
+        body[0x188..0x18a].copy_from_slice(&[0x1a, 0x02]);
+    };
+    let (report, certificates) = (Product::Turin, Product::Genoa);
+    assert_eq!(changed(turin), inauthentic(Inauthentic::Product { report, certificates }));
 }
 
 #[test]

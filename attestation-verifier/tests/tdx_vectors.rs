@@ -401,6 +401,23 @@ mod judged {
         dstack.judge(&policy).unwrap();
         dstack.collateral[1] = log("gcp-cos113.ccel.bin");
         assert_eq!(ids(dstack.judge(&policy)), ["tdx.event_log"]);
+        // A log that leaves the events of a register out tells of a guest that was not launched so; what
+        // the guest itself recorded, it need not tell.
+        let whole: Value = serde_json::from_slice(&log("dstack-quote-report.json")).unwrap();
+        let events: Vec<Value> =
+            serde_json::from_str(whole["event_log"].as_str().unwrap()).unwrap();
+        for register in 0..4 {
+            let mut kept = events.clone();
+            kept.retain(|event| event["imr"] != register);
+            let text = serde_json::to_string(&kept).unwrap();
+            let log = serde_json::json!({ "event_log": text }).to_string();
+            dstack.collateral[1] = log.into_bytes();
+            let verdict = dstack.judge(&policy);
+            match register {
+                3 => assert!(verdict.is_ok(), "{verdict:?}"),
+                _ => assert_eq!(ids(verdict), ["tdx.event_log"], "rtmr{register}"),
+            }
+        }
         let mut google = Case::find(&root, "tdx/gcp-cos113-v4-00806f05").trimmed();
         google.collateral.push(log("gcp-cos113.ccel.bin"));
         assert_eq!(ids(google.judge(&policy)), ["binding.challenge"]);

@@ -20,6 +20,7 @@ pub const VBIOS: &str = "96.00.9F.00.01";
 const P384: &str = "301006072a8648ce3d020106052b81040022";
 const ECDSA_SHA384: &str = "300a06082a8648ce3d040303";
 
+#[derive(Clone)]
 pub struct Key {
     pkcs8: Vec<u8>,
 }
@@ -76,6 +77,7 @@ pub struct Spec {
 pub type Change<'a> = &'a dyn Fn(&str, &mut Spec);
 
 /// A certificate with its key.
+#[derive(Clone)]
 pub struct Party {
     pub key: Key,
     pub name: Vec<u8>,
@@ -187,6 +189,7 @@ pub fn tcb_info(digests: &[[u8; 48]]) -> Vec<u8> {
 }
 
 /// Everything above the devices and the manifests.
+#[derive(Clone)]
 pub struct Lab {
     pub root: Party,
     pub family: Party,
@@ -339,6 +342,7 @@ impl Lab {
     }
 }
 
+#[derive(Clone)]
 pub struct Device {
     pub key: Party,
     pub identity: Party,
