@@ -537,8 +537,12 @@ fn load_model(folder: &Path) -> anyhow::Result<Model> {
     Ok(Model::load(&config, &shards)?)
 }
 
+/// With the chat template beside it, if there is one.
 fn tokeniser(folder: &Path, model: &Model, positions: usize) -> anyhow::Result<Tokeniser> {
-    Ok(Tokeniser::read(&read(&folder.join("tokenizer.json"))?, model.config(), positions)?)
+    let tokenizer = read(&folder.join("tokenizer.json"))?;
+    let tokeniser = Tokeniser::read(&tokenizer, model.config(), positions)?;
+    let template = folder.join("chat_template.jinja");
+    Ok(if template.exists() { tokeniser.with_template(&read(&template)?)? } else { tokeniser })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
