@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use measurement::cbor::Real;
 use measurement::digest::Digest;
-use measurement::privacy::{Adjacency, Ledger, Mechanism, Sampler, Terms, Unit};
+use measurement::privacy::{Adjacency, Clipping, Ledger, Mechanism, Sampler, Terms, Unit};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use trainer::dp::noise::Scale;
@@ -35,6 +35,7 @@ fn main() {
 fn mechanism() -> Mechanism {
     Mechanism::new(Terms {
         adjacency: Adjacency::AddOrRemoveOne,
+        clipping: Clipping::Flat,
         delta: Real(1e-7),
         expected_batch: 1024,
         max_grad_norm: Real(1.0),
@@ -53,9 +54,9 @@ fn mechanism() -> Mechanism {
 /// Seconds for the noise of one step, and the threads it was spread over.
 fn release(parameters: usize) -> (f64, usize) {
     let terms = mechanism();
-    let gaussian = GaussianMechanism::new(&terms, parameters).unwrap();
+    let mut gaussian = GaussianMechanism::new(&terms, &[parameters]).unwrap();
     let secret = AttemptSecret::new(Zeroizing::new([7; 32]));
-    let state = key::state_digest(0, &[], &[], &[]);
+    let state = key::state_digest(0, 1.0, &[], &[], &[]);
     let streams = Streams::derive(&secret, &Digest::of(b"bench"), "bench", &state);
     let step = Ledger::new(&terms).spend().unwrap();
     let sum = gaussian.sum();

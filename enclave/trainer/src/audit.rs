@@ -112,7 +112,7 @@ pub fn white_box(
     secret: &AttemptSecret,
 ) -> Result<Report, WhiteBoxError> {
     let group = group(mechanism);
-    let gaussian = GaussianMechanism::new(mechanism, index_of(group))?;
+    let gaussian = GaussianMechanism::new(mechanism, &[index_of(group)])?;
     let trainer = Trainer { mechanism, gaussian };
     attack(mechanism, trainer, canaries, significance, secret)
 }
@@ -174,7 +174,7 @@ impl Found {
     ) -> Result<(), WhiteBoxError> {
         let streams = |part: &str, step| {
             let run = Digest::of(format!("cloister/trainer/audit/{part}/{run}").as_bytes());
-            Streams::derive(secret, &run, "audit", &key::state_digest(step, &[], &[], &[]))
+            Streams::derive(secret, &run, "audit", &key::state_digest(step, 1.0, &[], &[], &[]))
         };
         let size = index_of(group(mechanism));
         let mut coins = streams("coins", 0).batch.0;
@@ -252,7 +252,7 @@ mod tests {
         let mut terms = measurement::privacy::Terms::from(mechanism());
         terms.noise_multiplier.0 = sigma;
         let mechanism = Mechanism::new(terms).unwrap();
-        GaussianMechanism::new(&mechanism, index_of(group(&mechanism))).unwrap()
+        GaussianMechanism::new(&mechanism, &[index_of(group(&mechanism))]).unwrap()
     }
 
     fn audit(subject: impl Subject) -> Report {
@@ -296,7 +296,7 @@ mod tests {
                 &secret(),
                 &Digest::of(b"second"),
                 "audit",
-                &key::state_digest(step.index(), &[], &[], &[]),
+                &key::state_digest(step.index(), 1.0, &[], &[], &[]),
             );
             let extra = self.0.gaussian.privatize(again, other, second.noise);
             let first = self.0.step(step, streams, units);
@@ -331,7 +331,7 @@ mod tests {
             terms.sample_rate.0 = 0.01;
             terms.steps = 24;
         });
-        let gaussian = GaussianMechanism::new(&mechanism, index_of(group(&mechanism))).unwrap();
+        let gaussian = GaussianMechanism::new(&mechanism, &[index_of(group(&mechanism))]).unwrap();
         let trainer = Trainer { mechanism: &mechanism, gaussian };
         let found = attack(&mechanism, Everyone(trainer), 2048, 0.05, &secret()).unwrap();
         assert!(found.measured > found.claimed.upper, "{found:?}");

@@ -20,7 +20,7 @@ use crate::dp::{
 use crate::engine::{CpuEngine, Engine, EngineError};
 use crate::lora::{Adapter, LoraConfig, LoraConfigError};
 use crate::model::Model;
-use crate::optimiser::{AdamW, learning_rate};
+use crate::optimiser::{Optimiser, learning_rate};
 use crate::real::{index, index_of, real};
 use crate::record::Example;
 use core::num::NonZero;
@@ -141,11 +141,20 @@ struct Gathered {
     noise: NoiseStream,
 }
 
+/// The part of the peak learning rate from which on a step must move every tensor; below it a
+/// step may be less than the distance of two neighbouring numbers.
+const WATCHED: f64 = 0.1;
+
+/// Whether no tensor is what it was. Noise moves all of them, so this tells of no record.
+fn moved(before: &Adapter, after: &Adapter) -> bool {
+    after.tensors().all(|(_, _, place)| before.tensor(&place) != after.tensor(&place))
+}
+
 /// One attempt at a job: the adapter, the optimiser, the ledger of steps, and the secret.
 pub struct Attempt<'e, E: Engine> {
     engine: &'e E,
     adapter: Adapter,
-    optimiser: AdamW,
+    optimiser: Optimiser,
     training: Training,
     mechanism: Mechanism,
     gaussian: GaussianMechanism,
@@ -169,12 +178,14 @@ impl<'e, E: Engine> Attempt<'e, E> {
         manifest: Digest<Manifest>,
     ) -> Result<Self, TrainError> {
         let parameters = adapter.values().len();
+        let layers: Vec<usize> =
+            adapter.slots().iter().map(|slot| slot.a.len() + slot.b.len()).collect();
         Ok(Self {
             engine,
-            optimiser: AdamW::new(training.optimiser, parameters),
+            optimiser: Optimiser::new(training.optimiser, parameters),
             adapter,
             training: training.clone(),
-            gaussian: GaussianMechanism::new(mechanism, parameters)?,
+            gaussian: GaussianMechanism::new(mechanism, &layers)?,
             ledger: Ledger::new(mechanism),
             mechanism: mechanism.clone(),
             secret,
@@ -196,8 +207,7 @@ impl<'e, E: Engine> Attempt<'e, E> {
         let Gathered { step, sum, noise } = self.gather(units)?; // 1 to 5
         let at = step.index();
         let gradient = self.gaussian.privatize(step, sum, noise); // 6
-        self.apply(at, &gradient); // 7
-        Ok(())
+        self.apply(at, &gradient) // 7
     }
 
     fn gather(&mut self, units: &Units) -> Result<Gathered, TrainError> {
@@ -214,15 +224,22 @@ impl<'e, E: Engine> Attempt<'e, E> {
     /// The streams of step `at`, from the state as it is.
     fn streams(&self, at: u32) -> Streams {
         let (first, second) = (self.optimiser.first(), self.optimiser.second());
-        let state = key::state_digest(at, self.adapter.values(), first, second);
+        let norm = self.gaussian.clipping_norm();
+        let state = key::state_digest(at, norm, self.adapter.values(), first, second);
         Streams::derive(&self.secret, &self.manifest, self.engine.identity(), &state)
     }
 
-    fn apply(&mut self, at: u32, gradient: &PrivateGradient) {
-        let schedule = &self.training.schedule;
-        let peak = self.training.optimiser.learning_rate.0;
-        let rate = learning_rate(schedule, peak, at, self.mechanism.steps);
-        self.optimiser.update(self.adapter.values_mut(), gradient.values(), rate);
+    fn apply(&mut self, at: u32, gradient: &PrivateGradient) -> Result<(), TrainError> {
+        let peak = self.training.optimiser.learning_rate();
+        let rate = learning_rate(&self.training.schedule, peak, at, self.mechanism.steps);
+        let before = (rate >= WATCHED * peak).then(|| self.adapter.clone());
+        let (values, variance) = (gradient.values(), gradient.noise_variance());
+        self.optimiser.update(self.adapter.values_mut(), values, variance, rate);
+        if before.is_none_or(|before| moved(&before, &self.adapter)) {
+            Ok(())
+        } else {
+            Err(TrainError::Unmoved)
+        }
     }
 
     /// Ends the attempt and hands out the adapter.
@@ -230,8 +247,7 @@ impl<'e, E: Engine> Attempt<'e, E> {
     /// # Errors
     /// When a tensor is still what it was in `start`.
     pub fn finish(self, start: &Adapter) -> Result<Adapter, TrainError> {
-        let moved = |(_, _, place)| start.tensor(&place) != self.adapter.tensor(&place);
-        if self.adapter.tensors().all(moved) { Ok(self.adapter) } else { Err(TrainError::Unmoved) }
+        if moved(start, &self.adapter) { Ok(self.adapter) } else { Err(TrainError::Unmoved) }
     }
 
     /// Slot `i` of the physical batch goes to worker `i mod workers`; sums of integers do not
@@ -277,7 +293,10 @@ impl<'e, E: Engine> Attempt<'e, E> {
                     *mean += share * value;
                 }
             }
-            sum.add(&mean);
+            match drawn {
+                Some(_) => sum.add(&mean),
+                None => sum.add_nobody(),
+            }
         }
         Ok(sum)
     }
@@ -294,6 +313,7 @@ mod tests {
     use core::sync::atomic::{AtomicUsize, Ordering};
     use measurement::cbor::Real;
     use measurement::manifest::{self, Schedule, Shape};
+    use measurement::privacy::Clipping;
 
     const POSITIONS: usize = 9;
 
@@ -305,13 +325,13 @@ mod tests {
             adapter: manifest::Adapter { alpha: 4, rank: 2, targets, tensors },
             checkpoint: 0,
             heartbeat: 1,
-            optimiser: manifest::AdamW {
+            optimiser: manifest::Optimiser::Adamw(manifest::AdamW {
                 beta1: Real(0.9),
                 beta2: Real(0.999),
                 epsilon: Real(1e-8),
                 learning_rate: Real(0.01),
                 weight_decay: Real(0.01),
-            },
+            }),
             schedule: Schedule { shape: Shape::Linear, warmup: 1 },
             sequence: POSITIONS as u32,
         }
@@ -469,6 +489,62 @@ mod tests {
         assert_eq!(attempt.finish(&start), Err(TrainError::Unmoved));
     }
 
+    #[test]
+    fn refuses_a_step_that_leaves_a_tensor_where_it_was() {
+        let base = base();
+        let training = training(&base);
+        let start = initial_adapter(&base, &training, &Digest::of(b"m")).unwrap();
+        let engine = CpuEngine::new(&base, &start, POSITIONS).unwrap();
+        let mechanism = golden::mechanism(|_| {});
+        let digest = Digest::of(b"m");
+        let mut attempt =
+            Attempt::begin(&engine, start.clone(), &training, &mechanism, secret(1), digest)
+                .unwrap();
+        let mut gradient = vec![1.0; start.values().len()];
+        attempt.apply(0, &PrivateGradient::frozen(gradient.clone())).unwrap();
+        // The first tensor gets neither a gradient nor, as its moments are gone, an update.
+        let (.., place) = start.tensors().next().unwrap();
+        gradient[place.clone()].fill(0.0);
+        attempt.optimiser = Optimiser::new(training.optimiser, gradient.len());
+        attempt.adapter.values_mut()[place].fill(0.0);
+        let found = attempt.apply(0, &PrivateGradient::frozen(gradient));
+        assert_eq!(found, Err(TrainError::Unmoved));
+    }
+
+    #[test]
+    fn every_optimiser_and_every_clipping_trains_and_replays() {
+        let manifest::Optimiser::Adamw(adamw) = training(&base()).optimiser else { panic!() };
+        let (learning_rate, weight_decay) = (adamw.learning_rate, adamw.weight_decay);
+        let sgd = manifest::Sgd { learning_rate, momentum: Real(0.9), weight_decay };
+        let (noise, quantile, rate) = (Real(2.0), Real(0.5), Real(0.2));
+        let run = |optimiser, clipping| {
+            let base = base();
+            let mut training = training(&base);
+            training.optimiser = optimiser;
+            let mechanism = golden::mechanism(|terms| terms.clipping = clipping);
+            let (secret, digest) = (secret(1), Digest::of(b"m"));
+            train(&base, &units(), &training, &mechanism, secret, &digest, &mut |_| {}).unwrap()
+        };
+        let mut all = Vec::new();
+        for optimiser in [
+            manifest::Optimiser::Adamw(adamw),
+            manifest::Optimiser::DpAdamw { adamw, floor: Real(1e-8) },
+            manifest::Optimiser::Sgd(sgd),
+        ] {
+            for clipping in [
+                Clipping::Adaptive(measurement::privacy::Adaptive { noise, quantile, rate }),
+                Clipping::Flat,
+                Clipping::Normalised { gamma: Real(0.01) },
+                Clipping::PerLayer,
+            ] {
+                let adapter = run(optimiser, clipping);
+                assert_eq!(adapter, run(optimiser, clipping));
+                assert!(!all.contains(&adapter), "{clipping}");
+                all.push(adapter);
+            }
+        }
+    }
+
     /// Counts gradients, and returns what it is told to.
     struct Fake {
         calls: AtomicUsize,
@@ -545,11 +621,13 @@ mod tests {
         let parameters = adapter.values().len();
         let terms =
             golden::mechanism(|terms| terms.max_grad_norm = Real(json["clip"].as_f64().unwrap()));
-        let gaussian = GaussianMechanism::new(&terms, parameters).unwrap();
+        let gaussian = GaussianMechanism::new(&terms, &[parameters]).unwrap();
         let users: Vec<usize> = serde_json::from_value(json["users"].clone()).unwrap();
-        let mut settings = training(&base()).optimiser;
+        let manifest::Optimiser::Adamw(mut settings) = training(&base()).optimiser else {
+            panic!()
+        };
         (settings.learning_rate, settings.weight_decay) = (Real(0.01), Real(0.1));
-        let mut optimiser = AdamW::new(settings, parameters);
+        let mut optimiser = Optimiser::new(manifest::Optimiser::Adamw(settings), parameters);
 
         let gradients = |adapter: &Adapter| -> Vec<Vec<f32>> {
             let one = |i: usize| {
@@ -589,8 +667,16 @@ mod tests {
                 }
                 let sum: Vec<f32> = gaussian.without_noise(&sum).iter().map(|v| v * 4.0).collect();
                 close(&sum, &flat(&adapter, "user_clipped_sum"), 2e-5);
+                let normalised = golden::mechanism(|terms| {
+                    terms.clipping = Clipping::Normalised { gamma: Real(0.01) };
+                    terms.expected_batch = 1;
+                });
+                let normalised = GaussianMechanism::new(&normalised, &[parameters]).unwrap();
+                let mut sum = normalised.sum();
+                each.iter().for_each(|gradient| sum.add(gradient));
+                close(&normalised.without_noise(&sum), &flat(&adapter, "auto_s_sum"), 2e-5);
             }
-            optimiser.update(adapter.values_mut(), &mean, 0.01);
+            optimiser.update(adapter.values_mut(), &mean, 0.0, 0.01);
         }
         for (found, expected) in adapter.values().iter().zip(flat(&adapter, "adamw_after3")) {
             assert!((found - expected).abs() < 2e-4, "{found} {expected}");

@@ -8,7 +8,7 @@ use clap::Args;
 use measurement::cbor::Real;
 use measurement::manifest::Manifest;
 use measurement::privacy::accountant::smallest_physical_batch;
-use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
+use measurement::privacy::{Adjacency, Clipping, Mechanism, Sampler, Terms, Unit};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,6 +88,7 @@ impl Arguments {
         };
         let mut terms = Terms {
             adjacency: Adjacency::AddOrRemoveOne,
+            clipping: Clipping::Flat,
             delta: Real(delta),
             expected_batch: 256,
             max_grad_norm: Real(1.0),

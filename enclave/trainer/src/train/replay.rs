@@ -7,6 +7,8 @@ use super::tests::{base, secret, training};
 use super::*;
 use crate::golden;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use measurement::cbor::Real;
+use measurement::privacy::{Adaptive, Clipping};
 use rand_core::Rng;
 
 const POSITIONS: usize = 9;
@@ -99,8 +101,9 @@ fn data(out: u32) -> (Units, Units) {
     (Units::new(whole, POSITIONS), Units::new(others().collect(), POSITIONS))
 }
 
-fn mechanism() -> Mechanism {
+fn mechanism(clipping: Clipping) -> Mechanism {
     golden::mechanism(|terms| {
+        terms.clipping = clipping;
         terms.steps = STEPS;
         terms.expected_batch = 4;
         terms.physical_batch = 8;
@@ -109,8 +112,18 @@ fn mechanism() -> Mechanism {
 }
 
 fn attempt<'e, E: Engine>(engine: &'e E, start: &Adapter, base: &Model) -> Attempt<'e, E> {
+    attempt_with(Clipping::Flat, engine, start, base)
+}
+
+fn attempt_with<'e, E: Engine>(
+    clipping: Clipping,
+    engine: &'e E,
+    start: &Adapter,
+    base: &Model,
+) -> Attempt<'e, E> {
+    let (training, mechanism) = (training(base), mechanism(clipping));
     let digest = Digest::of(b"m");
-    Attempt::begin(engine, start.clone(), &training(base), &mechanism(), secret(7), digest).unwrap()
+    Attempt::begin(engine, start.clone(), &training, &mechanism, secret(7), digest).unwrap()
 }
 
 /// The trainer itself.
@@ -130,7 +143,7 @@ impl<E: Engine> Replayable for Honest<'_, E> {
     }
 
     fn apply(&mut self, noisy: &PrivateGradient) {
-        self.attempt.apply(self.at, noisy);
+        self.attempt.apply(self.at, noisy).unwrap();
     }
 }
 
@@ -149,7 +162,7 @@ impl Replayable for Faulty<'_> {
     }
 
     fn apply(&mut self, noisy: &PrivateGradient) {
-        self.attempt.apply(self.at, noisy);
+        self.attempt.apply(self.at, noisy).unwrap();
     }
 }
 
@@ -197,6 +210,27 @@ fn without_one_unit_nothing_changes_but_the_sum_by_one_clipping_norm() {
         assert_eq!(replay(honest(), honest(), &whole, &without_one), None, "{out}");
         // Every slot of every step was computed, twice.
         assert_eq!(engine.0.into_inner(), 2 * 12 * 8 * 2);
+    }
+}
+
+#[test]
+fn without_one_unit_the_sum_differs_by_one_clipping_norm_whatever_the_clipping() {
+    let base = base();
+    let start = initial_adapter(&base, &training(&base), &Digest::of(b"m")).unwrap();
+    let (noise, quantile, rate) = (Real(2.0), Real(0.5), Real(0.2));
+    for clipping in [
+        Clipping::Adaptive(Adaptive { noise, quantile, rate }),
+        Clipping::Normalised { gamma: Real(0.01) },
+        Clipping::PerLayer,
+    ] {
+        let engine = Opposed(AtomicUsize::new(0));
+        let (whole, without_one) = data(2);
+        let honest = || Honest {
+            attempt: attempt_with(clipping, &engine, &start, &base),
+            calls: &engine.0,
+            at: 0,
+        };
+        assert_eq!(replay(honest(), honest(), &whole, &without_one), None, "{clipping}");
     }
 }
 
