@@ -36,6 +36,14 @@ pub trait Engine: Sync {
     ) -> Result<(), EngineError>;
 }
 
+/// `c += left * right` as an engine computes it, to be timed: rows of `depth`, rows of what the
+/// columns of `c` are, and rows of as many.
+pub fn multiply(kernel: Kernel, left: &[f32], right: &[f32], depth: usize, c: &mut [f32]) {
+    let columns = right.len().checked_div(depth).unwrap_or(0);
+    let (left, right) = (kernel::View::new(left, depth), kernel::View::new(right, columns));
+    kernel::product(kernel, 1.0, left, right, kernel::Target::new(c, columns));
+}
+
 /// Why an engine cannot be made or run. Says nothing of any record.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]

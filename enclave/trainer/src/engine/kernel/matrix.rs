@@ -6,7 +6,7 @@
 //! the one copy that is held; with the couple of hundred rows of an example, packing costs a few
 //! percent and saves the second copy. The depth is added in order, in blocks of [`DEPTH`].
 
-use super::tile::{self, Kernel};
+use super::tile::Kernel;
 
 /// A matrix lent by strides.
 #[derive(Clone, Copy)]
@@ -98,7 +98,7 @@ impl Left {
         let tall = kernel.tile().0;
         let mut packed = vec![0.0; rows.div_ceil(tall) * tall * depth];
         for (stripe, into) in packed.chunks_exact_mut(tall * depth.max(1)).enumerate() {
-            pack(kernel, view.turned(), stripe * tall, tall, 0, into);
+            kernel.pack_left(view.turned(), stripe * tall, into);
         }
         Self { kernel, packed, rows, depth }
     }
@@ -106,18 +106,16 @@ impl Left {
     /// `c += alpha * self * right`
     pub(in crate::engine) fn times(&self, alpha: f32, right: View<'_>, c: Target<'_>) {
         debug_assert_eq!((self.depth, self.rows, right.columns), (right.rows, c.rows, c.columns));
-        match self.kernel {
-            Kernel::Portable => self.panels(tile::portable, alpha, right, c),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2 => self.panels(tile::avx2, alpha, right, c),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => self.panels(tile::avx512, alpha, right, c),
-        }
+        self.kernel.panels(self, alpha, right, c);
     }
 
-    fn panels<const M: usize, const N: usize>(
+    /// Panel by panel, with the tile and the packing of a kernel. Inlined where that kernel's
+    /// instructions may be used.
+    #[inline(always)]
+    pub(super) fn panels<const M: usize, const N: usize>(
         &self,
         multiply: impl Fn(&[f32], &[f32], &mut [[f32; N]; M]),
+        interleave: impl Fn(&[&[f32]], &mut [f32]),
         alpha: f32,
         right: View<'_>,
         mut c: Target<'_>,
@@ -128,21 +126,33 @@ impl Left {
             for from in (0..self.depth).step_by(DEPTH) {
                 let depth = DEPTH.min(self.depth - from);
                 let panel = panel.get_mut(..depth * N).unwrap_or_default();
-                pack(self.kernel, right, first, N, from, panel);
+                pack::<N>(&interleave, right, first, from, panel);
                 let stripes = self.packed.chunks_exact(M * self.depth);
                 for (stripe, left) in stripes.enumerate() {
                     let left = left.get(from * M..(from + depth) * M).unwrap_or_default();
                     let mut sum = [[0.0; N]; M];
                     multiply(left, panel, &mut sum);
                     for (row, sum) in (stripe * M..self.rows).zip(&sum) {
-                        for (c, sum) in c.row(row, first, count).iter_mut().zip(sum) {
-                            *c += alpha * sum;
-                        }
+                        add(c.row(row, first, count), alpha, sum);
                     }
                 }
             }
         }
     }
+}
+
+/// `c += alpha * sum`, as far as c reaches.
+#[inline(always)]
+fn add<const N: usize>(c: &mut [f32], alpha: f32, sum: &[f32; N]) {
+    let (c, rest) = c.as_chunks_mut::<16>();
+    let (sum, last) = sum.as_chunks::<16>();
+    for (c, sum) in c.iter_mut().zip(sum) {
+        let mut out = *c; // all is read before any is written: vector registers
+        out.iter_mut().zip(sum).for_each(|(out, sum)| *out += alpha * sum);
+        *c = out;
+    }
+    let last = sum.get(c.len()).map_or(last, |sum| sum);
+    rest.iter_mut().zip(last).for_each(|(c, sum)| *c += alpha * sum);
 }
 
 /// `c += alpha * left * right`
@@ -156,28 +166,38 @@ pub(in crate::engine) fn product(
     Left::new(kernel, left).times(alpha, right, c);
 }
 
-/// Lays `lanes` columns of a view, from `first` on, side by side: `(depth, lanes)`, with zeros
-/// for columns the view does not have.
-fn pack(kernel: Kernel, view: View<'_>, first: usize, lanes: usize, from: usize, into: &mut [f32]) {
-    let count = lanes.min(view.columns.saturating_sub(first));
-    let depth = into.len() / lanes;
-    if count < lanes {
+/// Lays columns of a view, from `first` on, side by side: `(depth, lanes)`, with zeros for
+/// columns the view does not have.
+#[inline(always)]
+pub(super) fn pack<const LANES: usize>(
+    interleave: &impl Fn(&[&[f32]], &mut [f32]),
+    view: View<'_>,
+    first: usize,
+    from: usize,
+    into: &mut [f32],
+) {
+    let count = LANES.min(view.columns.saturating_sub(first));
+    let depth = into.len() / LANES;
+    if count < LANES {
         into.fill(0.0);
     }
     if !view.turned {
-        for (step, out) in into.chunks_exact_mut(lanes).enumerate() {
+        for (step, out) in into.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let run = view.run(from + step, first, count);
-            out.iter_mut().zip(run).for_each(|(out, value)| *out = *value);
+            match <&[f32; LANES]>::try_from(run) {
+                Ok(run) => *out = *run,
+                Err(_) => out.iter_mut().zip(run).for_each(|(out, value)| *out = *value),
+            }
         }
         return;
     }
-    let runs: [&[f32]; tile::WIDEST] =
+    let runs: [&[f32]; LANES] =
         core::array::from_fn(
             |lane| {
                 if lane < count { view.run(first + lane, from, depth) } else { &[] }
             },
         );
-    tile::interleave(kernel, runs.get(..count).unwrap_or_default(), lanes, into);
+    interleave(runs.get(..count).unwrap_or_default(), into);
 }
 
 #[cfg(test)]
