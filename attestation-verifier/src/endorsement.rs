@@ -35,6 +35,7 @@ use x509::{Extension, decode_base64};
 
 pub use device::{describe_for_devices, device_sources};
 pub(crate) use eventlog::EventLog;
+pub use eventlog::is_event_log;
 pub use heap::{Heap, sort};
 pub use needs::DeviceNeeds;
 pub use sources::{Described, Source, describe, parts, slot, sources};

@@ -430,3 +430,33 @@ fn takes_reports_and_certificates_in_every_form_they_are_stored_in() {
         assert_eq!((&page["format"], &page["policy"]), (&"reject".into(), &"reject".into()));
     }
 }
+
+#[test]
+fn takes_event_logs_beside_quotes_and_quotes_with_their_logs() {
+    let Some(root) = vectors() else { return };
+    let file = |path: &str| text(&root.join(path));
+    let judge = |evidence: &[&str], collateral: &str, at: &str| {
+        let evidence: Vec<_> = evidence.iter().map(|path| file(path)).collect();
+        let collateral = file(&format!("tdx/collateral/{collateral}.collateral.json"));
+        let mut arguments = vec!["appraise", "--json", "--at", at, "--endorsement", &collateral];
+        arguments.push("--evidence");
+        arguments.extend(evidence.iter().map(String::as_str));
+        let page = json(&auditor(&arguments));
+        let ids: Vec<_> =
+            page["findings"].as_array().unwrap().iter().map(|f| f["id"].clone()).collect();
+        (page["format"].clone(), ids)
+    };
+    let march = ("assembled-90c06f-2026-03", "1774000000");
+    let whole = ["ccel/dstack-quote-report.json"];
+    assert_eq!(judge(&whole, march.0, march.1), ("accept".into(), vec![]));
+    let october = ("assembled-00806f05-2025-10", "1760982530");
+    let quote = "tdx/quotes/gcp-cos113-v4-00806f05.bin";
+    let own = [quote, "ccel/gcp-cos113.ccel.bin"];
+    let challenge = vec!["binding.challenge".into()];
+    assert_eq!(judge(&own, october.0, october.1), ("accept".into(), challenge));
+    // Another machine's log tells a tale.
+    let other = [quote, "ccel/attrs-live.ccel.bin"];
+    let (format, ids) = judge(&other, october.0, october.1);
+    assert_eq!(format, "accept");
+    assert!(ids.contains(&"tdx.event_log".into()), "{ids:?}");
+}

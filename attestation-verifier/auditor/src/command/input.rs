@@ -4,7 +4,7 @@
 //! refused where it is judged.
 
 use attestation_verifier::appraise::{Finding, Rejection};
-use attestation_verifier::endorsement::{Heap, describe, describe_for_devices, sort};
+use attestation_verifier::endorsement::{Heap, describe, describe_for_devices, is_event_log, sort};
 use attestation_verifier::evidence::Evidence;
 use attestation_verifier::evidence::device::DeviceEvidence;
 use attestation_verifier::wire::Malformed;
@@ -124,7 +124,9 @@ fn recognise(file: &[u8], tee: Option<Tee>) -> Result<Piece, Vec<Finding>> {
     }
     Processor::read(&bytes, tee).map(Piece::Processor).or_else(|findings| {
         // A certificate or a document among the evidence is as good as beside it.
-        let beside = describe(&bytes).is_ok() || describe_for_devices(&bytes).is_ok();
+        let beside = describe(&bytes).is_ok()
+            || describe_for_devices(&bytes).is_ok()
+            || is_event_log(&bytes);
         if beside { Ok(Piece::Endorsement(bytes.into_owned())) } else { Err(findings) }
     })
 }
