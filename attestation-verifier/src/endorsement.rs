@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use base64ct::{Base64, Encoding};
-use der::asn1::{BitStringRef, ObjectIdentifier};
-use der::{Decode, Reader as _, SliceReader};
+use der::asn1::ObjectIdentifier;
 use serde::{Deserialize, Deserializer};
 
 use crate::wire::Malformed;
+use crate::wire::asn1::{BIT_STRING, SEQUENCE, only};
 
 pub mod amd;
 mod budget;
@@ -35,6 +35,7 @@ use x509::{Extension, decode_base64};
 
 pub use device::{describe_for_devices, device_sources};
 pub(crate) use eventlog::EventLog;
+pub use eventlog::is_event_log;
 pub use heap::{Heap, sort};
 pub use needs::DeviceNeeds;
 pub use sources::{Described, Source, describe, parts, slot, sources};
@@ -168,9 +169,8 @@ impl Endorsements {
         if self.certificates.len().max(self.revocation_lists.len()) >= COUNT_LIMIT {
             return Err("one certificate or revocation list too many");
         }
-        let parts = Signed::read(der)?;
         // A certificate's first field is its version, tagged [0]; a list's is a bare INTEGER.
-        if parts.starts_with_version() {
+        if Signed::read(der)?.starts_with_version() {
             self.certificates.push(Certificate::read(der)?);
         } else {
             self.revocation_lists.push(RevocationList::read(der)?);
@@ -190,36 +190,21 @@ struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     fn read(der: &'a [u8]) -> Result<Self, &'static str> {
-        Self::decode(der).map_err(|_| "neither a certificate, a revocation list, nor collateral")
+        Self::decode(der).ok_or("neither a certificate, a revocation list, nor collateral")
     }
 
-    fn decode(der: &'a [u8]) -> der::Result<Self> {
-        let mut reader = SliceReader::new(der)?;
-        let parts = reader.sequence(|inner| {
-            let tbs = inner.tlv_bytes()?;
-            let algorithm = inner.tlv_bytes()?;
-            let signature = BitStringRef::decode(inner)?;
-            Ok((tbs, algorithm, signature))
-        })?;
-        let (tbs, algorithm, signature) = reader.finish(parts)?;
-        let signature =
-            signature.as_bytes().ok_or(der::ErrorKind::Value { tag: der::Tag::BitString })?;
-        Ok(Self { tbs, algorithm, signature })
+    fn decode(der: &'a [u8]) -> Option<Self> {
+        let mut parts = only(SEQUENCE, der)?;
+        let (tbs, algorithm) = (parts.any()?.whole, parts.any()?.whole);
+        // Whole bytes: no unused bits.
+        let [0, signature @ ..] = parts.expect(BIT_STRING)? else { return None };
+        parts.end()?;
+        Some(Self { tbs, algorithm, signature })
     }
 
     fn starts_with_version(&self) -> bool {
-        let mut reader = match SliceReader::new(self.tbs) {
-            Ok(reader) => reader,
-            Err(_) => return false,
-        };
-        let first = reader.sequence(|inner| {
-            let first = inner.tlv_bytes()?.first().copied();
-            while !inner.is_finished() {
-                inner.tlv_bytes()?;
-            }
-            Ok(first)
-        });
-        first == Ok(Some(0xa0))
+        let first = only(SEQUENCE, self.tbs).and_then(|mut fields| fields.any());
+        first.is_some_and(|first| first.tag == 0xa0)
     }
 }
 

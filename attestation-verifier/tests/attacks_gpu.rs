@@ -624,6 +624,20 @@ fn accepts_the_golden_gpu_and_what_is_exactly_at_its_limit() {
         attempt.policy.push((check, value.into()));
         assert_eq!(attempt.reasons(), golden, "{check}");
     }
+    // The longest report a driver hands out, filled with a field that no one knows, and one more.
+    for (total, ids) in [(0x2000, ["gpu.opaque"]), (0x2001, ["shape.too_long"])] {
+        let mut attempt = GOLDEN.clone();
+        let used = attempt.report.body().len() + 96 + 4;
+        attempt.report.opaque.push((100, vec![0; total - used]));
+        assert_eq!(attempt.reasons(), ids);
+    }
+    // The longest version is a version, of no driver that is known.
+    for (length, ids) in [(32, vec!["gpu.driver", "gpu.measurements"]), (33, vec!["shape.text"])] {
+        let mut attempt = GOLDEN.clone();
+        let version = [vec![b'5'; length], vec![0]].concat();
+        attempt.report = attempt.report.with(3, Some(&version));
+        assert_eq!(attempt.reasons(), ids);
+    }
     let mut attempt = GOLDEN.clone();
     attempt.chips = vec![Octets([9; 8]), Octets(0x1122_3344_5566_7788_u64.to_be_bytes())];
     assert_eq!(attempt.reasons(), golden);

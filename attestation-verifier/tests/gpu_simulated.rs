@@ -994,6 +994,9 @@ fn rejects_endorsements_that_are_none() {
     let part = "list of endorsements";
     let many = Malformed::TooLong { part, observed: 257, limit: 256 };
     assert_eq!(appraise(&case.policy, &evidence, &items, (1, 0)), Err(many.into()));
+    let mut most = [case.manifests.clone(), case.revocations.clone()].concat();
+    most.resize(256, case.revocations[0].clone());
+    assert!(appraise(&case.policy, &evidence, &most, (1, 0)).is_ok());
 }
 
 #[test]

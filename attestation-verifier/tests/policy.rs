@@ -116,8 +116,36 @@ fn rejects_requirements_it_cannot_read() {
 fn rejects_a_policy_that_accepts_nothing_or_goes_on_for_ever() {
     let binding = &STRICT[STRICT.find("[binding]").unwrap()..STRICT.find("[snp]").unwrap()];
     assert_eq!(AppraisalPolicy::parse(binding).err(), Some(PolicyError::Empty));
-    let long = "#".repeat(300_000);
-    assert!(matches!(AppraisalPolicy::parse(&long), Err(PolicyError::TooLong { .. })));
+    let limit = 256 * 1024;
+    let mut long = format!("{STRICT}\n#");
+    long.extend(std::iter::repeat_n('#', limit - long.len()));
+    assert!(AppraisalPolicy::parse(&long).is_ok());
+    long.push('#');
+    let too_long = PolicyError::TooLong { observed: limit + 1, limit };
+    assert_eq!(AppraisalPolicy::parse(&long).err(), Some(too_long));
+}
+
+#[test]
+fn holds_the_number_of_roots_and_the_length_of_their_names() {
+    use attestation_verifier::policy::with_root;
+    use common::nvidia::{Lab, unchanged};
+
+    let roots = |count: usize, name: &str| {
+        let mut text = STRICT.to_string();
+        for index in 0..count {
+            // Every root is another certificate.
+            let own = Lab::new(&unchanged).policy_from("");
+            let at = own.find("-----BEGIN").unwrap();
+            let until = own.find("-----END CERTIFICATE-----").unwrap() + 25;
+            let name = if count == 1 { name.to_string() } else { format!("{name}{index}") };
+            text = with_root(&text, &name, "simulated", "nvidia", &own[at..until]);
+        }
+        AppraisalPolicy::parse(&text).map(|policy| policy.further_roots().count())
+    };
+    assert_eq!(roots(16, "root"), Ok(16));
+    assert!(matches!(roots(17, "root"), Err(PolicyError::Root { .. })));
+    assert_eq!(roots(1, &"x".repeat(64)), Ok(1));
+    assert!(matches!(roots(1, &"x".repeat(65)), Err(PolicyError::Root { .. })));
 }
 
 #[test]

@@ -381,8 +381,13 @@ mod judged {
             with(&field_policy(), "tdx.evaluation_number", &floors)
         };
         // Of evaluation 18, judged on 2026-03-20.
-        let case = Case::find(&root, "tdx/gotdx-v5-bt3-90c06f");
+        let mut case = Case::find(&root, "tdx/gotdx-v5-bt3-90c06f");
         case.judge(&floors("2026-03-21")).unwrap();
+        // From the first second of the day on.
+        let midnight = 1_773_964_800;
+        case.at = midnight - 1;
+        case.judge(&floors("2026-03-20")).unwrap();
+        case.at = midnight;
         let rejection = case.judge(&floors("2026-03-20")).unwrap_err();
         assert_eq!(
             rejection.to_string(),

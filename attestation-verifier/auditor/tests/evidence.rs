@@ -355,3 +355,108 @@ fn keeps_the_chains_of_several_chips_and_finds_the_right_one() {
     assert_eq!(output.status.code(), Some(1));
     assert!(out(&output).starts_with("refused  "), "{}", out(&output));
 }
+
+/// A table of certificates as hosts hand it to guests.
+fn table(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut at = 24 * (entries.len() + 1);
+    let (mut head, mut body) = (Vec::new(), Vec::new());
+    for (guid, bytes) in entries {
+        head.extend(hex::decode(guid.replace('-', "")).unwrap());
+        head.extend(u32::try_from(at).unwrap().to_le_bytes());
+        head.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+        body.extend(bytes);
+        at += bytes.len();
+    }
+    [head, vec![0; 24], body].concat()
+}
+
+#[test]
+fn takes_reports_and_certificates_in_every_form_they_are_stored_in() {
+    use base64ct::{Base64, Encoding};
+
+    let Some(root) = vectors() else { return };
+    let folder = desk("forms");
+    let file = |path: &str| root.join(path);
+    let report = fs::read(file("snp/reports/genoa-v5/report.bin")).unwrap();
+    let vcek = fs::read(file("snp/reports/genoa-v5/vcek.der")).unwrap();
+    let ask = fs::read(file("snp/roots/genoa_ask.pem")).unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        fs::write(folder.join(name), bytes).unwrap();
+        text(&folder.join(name))
+    };
+    let judge = |evidence: &[String], endorsements: &[String]| {
+        let mut arguments = vec!["appraise", "--json", "--at", "1772500000", "--evidence"];
+        arguments.extend(evidence.iter().map(String::as_str));
+        if !endorsements.is_empty() {
+            arguments.push("--endorsement");
+            arguments.extend(endorsements.iter().map(String::as_str));
+        }
+        json(&auditor(&arguments))
+    };
+    let vcek_file = write("vcek.der", &vcek);
+    let ask_file = write("ask.pem", &ask);
+    let chain = [vcek_file.clone(), ask_file.clone()];
+    let said = format!("subject=SEV-Genoa\n{}\nthat was it\n", String::from_utf8_lossy(&ask));
+    for (name, bytes) in [
+        ("report.hex", hex::encode(&report).into_bytes()),
+        ("report.b64", Base64::encode_string(&report).into_bytes()),
+        ("report.json", serde_json::json!({ "report": hex::encode(&report) }).to_string().into()),
+    ] {
+        let page = judge(&[write(name, &bytes)], &chain);
+        assert_eq!(page["verdict"], "accepted", "{name}: {page}");
+    }
+    let report_file = write("report.bin", &report);
+    // Certificates as text, among what tools print, and beside the evidence.
+    let vcek_text = write("vcek.b64", Base64::encode_string(&vcek).as_bytes());
+    let ask_text = write("ask.txt", said.as_bytes());
+    let page = judge(std::slice::from_ref(&report_file), &[vcek_text, ask_text]);
+    assert_eq!(page["verdict"], "accepted", "{page}");
+    let page = judge(&[report_file.clone(), vcek_file, ask_file], &[]);
+    assert_eq!(page["verdict"], "accepted", "{page}");
+    // In the host's table, behind the report or by itself, in either order of a GUID's bytes.
+    let entries = [
+        ("63da758d-e664-4564-adc5-f4b93be8accd", vcek.clone()),
+        ("79b3b74a-acbb-e44f-a02f-05aef327c782", ask.clone()),
+    ];
+    let page = judge(&[write("extended.bin", &[report.clone(), table(&entries)].concat())], &[]);
+    assert_eq!(page["verdict"], "accepted", "{page}");
+    let page = judge(&[report_file], &[write("table.bin", &table(&entries))]);
+    assert_eq!(page["verdict"], "accepted", "{page}");
+    // Anything else behind a report is a byte too many.
+    let mut broken = table(&entries);
+    broken[0] ^= 1;
+    for rest in [vec![0], vec![0; 24], broken] {
+        let page = judge(&[write("extended.bin", &[report.clone(), rest].concat())], &chain);
+        assert_eq!((&page["format"], &page["policy"]), (&"reject".into(), &"reject".into()));
+    }
+}
+
+#[test]
+fn takes_event_logs_beside_quotes_and_quotes_with_their_logs() {
+    let Some(root) = vectors() else { return };
+    let file = |path: &str| text(&root.join(path));
+    let judge = |evidence: &[&str], collateral: &str, at: &str| {
+        let evidence: Vec<_> = evidence.iter().map(|path| file(path)).collect();
+        let collateral = file(&format!("tdx/collateral/{collateral}.collateral.json"));
+        let mut arguments = vec!["appraise", "--json", "--at", at, "--endorsement", &collateral];
+        arguments.push("--evidence");
+        arguments.extend(evidence.iter().map(String::as_str));
+        let page = json(&auditor(&arguments));
+        let ids: Vec<_> =
+            page["findings"].as_array().unwrap().iter().map(|f| f["id"].clone()).collect();
+        (page["format"].clone(), ids)
+    };
+    let march = ("assembled-90c06f-2026-03", "1774000000");
+    let whole = ["ccel/dstack-quote-report.json"];
+    assert_eq!(judge(&whole, march.0, march.1), ("accept".into(), vec![]));
+    let october = ("assembled-00806f05-2025-10", "1760982530");
+    let quote = "tdx/quotes/gcp-cos113-v4-00806f05.bin";
+    let own = [quote, "ccel/gcp-cos113.ccel.bin"];
+    let challenge = vec!["binding.challenge".into()];
+    assert_eq!(judge(&own, october.0, october.1), ("accept".into(), challenge));
+    // Another machine's log tells a tale.
+    let other = [quote, "ccel/attrs-live.ccel.bin"];
+    let (format, ids) = judge(&other, october.0, october.1);
+    assert_eq!(format, "accept");
+    assert!(ids.contains(&"tdx.event_log".into()), "{ids:?}");
+}

@@ -41,6 +41,11 @@ layout! {
 
 const SIGNATURE: [u8; 16] = *b"Spec ID Event03\0";
 
+/// Whether `item` claims to be an event log. Unjudged.
+pub fn is_event_log(item: &[u8]) -> bool {
+    EventLog::is_one(item)
+}
+
 /// What the registers would hold if the log were true.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct EventLog {

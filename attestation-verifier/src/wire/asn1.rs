@@ -1,4 +1,4 @@
-//! Just enough of DER to walk what NVIDIA puts in extensions, and OCSP.
+//! Just enough of DER to walk certificates and lists, what NVIDIA puts in extensions, and OCSP.
 //!
 //! One-byte tags and minimal definite lengths; anything else is refused. The walker never allocates
 //! and never recurses: a caller opens each level by itself.

@@ -4,7 +4,7 @@
 //! refused where it is judged.
 
 use attestation_verifier::appraise::{Finding, Rejection};
-use attestation_verifier::endorsement::{Heap, sort};
+use attestation_verifier::endorsement::{Heap, describe, describe_for_devices, is_event_log, sort};
 use attestation_verifier::evidence::Evidence;
 use attestation_verifier::evidence::device::DeviceEvidence;
 use attestation_verifier::wire::Malformed;
@@ -12,6 +12,7 @@ use measurement::manifest::Tee;
 
 mod devices;
 mod processor;
+mod table;
 mod text;
 
 pub use processor::Processor;
@@ -66,7 +67,7 @@ impl Input {
                 Piece::Endorsement(item) => beside.push(item),
             }
         }
-        beside.extend(endorsements.iter().map(|item| text::decoded(item).into_owned()));
+        beside.extend(endorsements.iter().flat_map(|item| opened(item)));
         input.distribute(reports, beside);
         if input.processor.is_none() && input.devices.is_empty() && input.opinions.is_empty() {
             return Err(vec![unknown("no report, quote or device evidence".into())]);
@@ -121,7 +122,19 @@ fn recognise(file: &[u8], tee: Option<Tee>) -> Result<Piece, Vec<Finding>> {
             return Ok(Piece::Endorsement(bytes.into_owned()));
         }
     }
-    Processor::read(&bytes, tee).map(Piece::Processor)
+    Processor::read(&bytes, tee).map(Piece::Processor).or_else(|findings| {
+        // A certificate or a document among the evidence is as good as beside it.
+        let beside = describe(&bytes).is_ok()
+            || describe_for_devices(&bytes).is_ok()
+            || is_event_log(&bytes);
+        if beside { Ok(Piece::Endorsement(bytes.into_owned())) } else { Err(findings) }
+    })
+}
+
+/// What a file of endorsements holds: itself, or the entries of a host's table.
+fn opened(file: &[u8]) -> Vec<Vec<u8>> {
+    let bytes = text::decoded(file);
+    table::certificates(&bytes).unwrap_or_else(|| vec![bytes.into_owned()])
 }
 
 fn malformed(flaw: Malformed) -> Vec<Finding> {

@@ -7,9 +7,12 @@ use measurement::manifest::Tee;
 use measurement::receipt::CpuEvidence;
 use serde_json::{Map, Value};
 
-use super::{malformed, text, unknown};
+use super::{malformed, table, text, unknown};
 
 const WRAPPER: &str = "azure's wrapper was taken off; the report names its runtime data";
+
+/// Bytes of an SNP report.
+const REPORT_SIZE: usize = 1184;
 
 /// A report or quote.
 pub struct Processor {
@@ -37,6 +40,11 @@ impl Processor {
         if let Ok(bundle) = cbor::decode::<CpuEvidence>(bytes, bytes.len()) {
             let endorsements = bundle.endorsements.into_iter().map(|blob| blob.0).collect();
             return Ok(Self { tee: bundle.tee, report: bundle.report.0, endorsements, note: None });
+        }
+        if let Some((report, rest)) = bytes.split_first_chunk::<REPORT_SIZE>()
+            && let Some(endorsements) = table::certificates(rest)
+        {
+            return Self::bare(report, tee).map(|report| Self { endorsements, ..report });
         }
         Self::bare(bytes, tee)
     }

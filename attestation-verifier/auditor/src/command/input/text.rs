@@ -17,10 +17,22 @@ pub fn decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
     if matches!(text.first(), Some(b'{' | b'[' | b'<')) || text.starts_with(b"-----") {
         return Cow::Borrowed(text);
     }
-    match std::str::from_utf8(text).ok().and_then(decode) {
+    let text = std::str::from_utf8(text).ok();
+    match text.and_then(|text| decode(text).or_else(|| blocks(text))) {
         Some(decoded) => Cow::Owned(decoded),
         None => Cow::Borrowed(bytes),
     }
+}
+
+/// The PEM blocks of a text that says more, as tools print certificates.
+fn blocks(text: &str) -> Option<Vec<u8>> {
+    let mut blocks = String::new();
+    for part in text.split("-----BEGIN ").skip(1) {
+        let (block, tail) = part.split_once("-----END ")?;
+        let label = tail.split("-----").next()?;
+        blocks.push_str(&format!("-----BEGIN {block}-----END {label}-----\n"));
+    }
+    (!blocks.is_empty()).then(|| blocks.into_bytes())
 }
 
 /// Decodes hexadecimal, with or without `0x`, or base64 in either alphabet, over any number of lines.
