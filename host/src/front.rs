@@ -70,6 +70,7 @@ pub const VERBS: &[Verb] = &[
     verb("auditor", "cloister-auditor", "replay", "recompute a launch measurement"),
     verb("auditor", "cloister-auditor", "epsilon", "recompute the privacy loss"),
     verb("auditor", "cloister-trainer", "audit-trainer", "attack the trainer's own mechanism"),
+    verb("auditor", "cloister-auditor", "trace", "say what the operator can see of a job"),
     verb("auditor", "cloister-auditor", "appraise", "judge evidence under a policy"),
     verb("auditor", "cloister-auditor", "explain", "say in words what evidence says"),
     verb("auditor", "cloister-auditor", "endorse", "list what to fetch for evidence, and keep it"),

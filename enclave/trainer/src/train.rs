@@ -589,6 +589,17 @@ mod tests {
     }
 
     #[test]
+    fn units_of_nothing_to_learn_and_one_unit_alone_take_the_same_work() {
+        let empty = || Example::new(&[], &[], POSITIONS);
+        let one_token = || Example::new(&[3], &[true], POSITIONS);
+        let idle = (0..8).map(|u| vec![if u % 2 == 0 { empty() } else { one_token() }]).collect();
+        let (none, work) = with_fake(1.0, &Units::new(idle, POSITIONS));
+        assert_eq!((work, none), (18, with_fake(0.0, &units()).0));
+        let alone = Units::new(vec![vec![example(1)]], POSITIONS);
+        assert_eq!(with_fake(1.0, &alone).1, 18);
+    }
+
+    #[test]
     fn a_gradient_that_is_not_finite_trains_like_no_gradient() {
         assert_eq!(with_fake(f32::NAN, &units()).0, with_fake(0.0, &units()).0);
         assert_ne!(with_fake(1.0, &units()).0, with_fake(0.0, &units()).0);

@@ -103,7 +103,7 @@ fn names_the_line_it_cannot_read() {
     lines.push_str("{\"prompt\": 7}\n");
     std::fs::write(&records, lines).unwrap();
     let said = problem(&["evaluate", text(&model), "--data", text(&records)]);
-    assert!(said.ends_with("records.jsonl:21: record has none of the three shapes\n"), "{said}");
+    assert!(said.ends_with("records.jsonl:21: record has none of the shapes\n"), "{said}");
 }
 
 #[test]

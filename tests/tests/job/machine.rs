@@ -73,6 +73,10 @@ impl Scene {
         ] {
             stock.insert(item, self.path(name));
         }
+        let template = self.path("base/chat_template.jinja");
+        if template.exists() {
+            stock.insert(Item::Template, template);
+        }
         stock
     }
 

@@ -70,6 +70,8 @@ pub struct Setting {
     pub records: Option<String>,
     /// When it is planned, in seconds since 1970.
     pub planned: u64,
+    /// The base model's chat template.
+    pub template: Option<&'static str>,
 }
 
 impl Setting {
@@ -85,7 +87,7 @@ impl Setting {
             ("output.recipients", "[\"recipient.pem.pub\", \"second.pem.pub\"]"),
         ];
         let job = small.map(|(key, value)| (key, value.to_owned())).to_vec();
-        Self { tee, simulated_root: true, job, records: None, planned: now() }
+        Self { tee, simulated_root: true, job, records: None, planned: now(), template: None }
     }
 
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -254,6 +256,9 @@ impl Scene {
         let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/base"));
         for name in ["config.json", "model.safetensors", "tokenizer.json"] {
             fs::copy(base.join(name), self.path("base").join(name)).unwrap();
+        }
+        if let Some(template) = setting.template {
+            self.write("base/chat_template.jinja", template);
         }
         let job = fs::read_to_string(owner.join("job.toml")).unwrap();
         self.write("owner/job.toml", set(&job, &setting.job));

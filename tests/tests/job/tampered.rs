@@ -224,3 +224,42 @@ fn halts_when_the_host_brings_nothing() {
         assert_eq!(denied, [""; 0], "{item:?}");
     }
 }
+
+/// A scene whose base model brings this chat template, and whose records are conversations.
+fn chat(template: &'static str) -> Option<Scene> {
+    let line = |n| {
+        format!(
+            "{{\"customer_id\":\"c-{n}\",\"conversations\":[{{\"from\":\"human\",\"value\":\"no {n}?\"}},\
+             {{\"from\":\"gpt\",\"value\":\"yes\"}}]}}\n"
+        )
+    };
+    Scene::new(&Setting::golden(Tee::Snp).with(|setting| {
+        setting.template = Some(template);
+        setting.records = Some((0..30).map(line).collect());
+    }))
+}
+
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}\
+                        {% generation %}{{ m.content }}{% endgeneration %}{% else %}\
+                        {{ m.content }}{% endif %}\n{% endfor %}";
+
+#[test]
+fn trains_by_the_chat_template_of_the_manifest_and_by_no_other() {
+    let Some(scene) = chat(TEMPLATE) else { return };
+    let (ended, denied) = launch(&scene, |_, _| ()).unwrap();
+    assert_eq!((ended.outcome, denied), (Ok(()), vec![]));
+
+    let tampered = |scene: &Scene, _: &mut Launch| {
+        scene.change("base/chat_template.jinja", |bytes| bytes.push(b' '));
+    };
+    let absent = |_: &Scene, launch: &mut Launch| {
+        launch.stock.items.remove(&Item::Template.code());
+    };
+    let (ended, _) = launch(&chat(TEMPLATE).unwrap(), tampered).unwrap();
+    halts(&ended, Halt::Base);
+    let (ended, _) = launch(&chat(TEMPLATE).unwrap(), absent).unwrap();
+    halts(&ended, Halt::Base);
+    // Without generation marks nothing says what is learned.
+    let (ended, _) = launch(&chat("{{ messages }}").unwrap(), |_, _| ()).unwrap();
+    halts(&ended, Halt::Base);
+}

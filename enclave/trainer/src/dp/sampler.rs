@@ -163,6 +163,13 @@ mod tests {
     }
 
     #[test]
+    fn looks_at_k_of_a_million_records_of_one_unit() {
+        let batch = draw(1.0, 4, 3, &[1_000_000, 1], 1);
+        let counts: Vec<_> = batch.slots().iter().map(|slot| slot.records.len()).collect();
+        assert_eq!(counts, [3, 1]);
+    }
+
+    #[test]
     fn a_draw_below_a_bound_is_unbiased_at_the_top() {
         let mut stream = ChaCha20Rng::from_seed([5; 32]);
         let third = u64::MAX / 3 * 2;

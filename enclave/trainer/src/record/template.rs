@@ -235,6 +235,20 @@ mod tests {
     }
 
     #[test]
+    fn no_prefix_of_a_template_breaks_anything() {
+        let Some(folder) = golden::folder("chat") else { return };
+        let chat = folder.json("chat.json");
+        for source in chat["templates"].as_object().unwrap().values() {
+            let source = source.as_str().unwrap().as_bytes();
+            for end in 0..source.len() {
+                if let Ok(template) = ChatTemplate::read(&source[..end], "<s>", "</s>") {
+                    let _ = template.render(&[message("user", "a")], Head::Wanted);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn refuses_messages_that_forge_the_marks() {
         let template = read("{% generation %}{{ messages[0].content }}{% endgeneration %}");
         for forged in ["a\u{FDD1}b", "\u{FDD0}"] {
