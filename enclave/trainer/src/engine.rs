@@ -359,6 +359,27 @@ mod tests {
     }
 
     #[test]
+    fn weights_in_bf16_are_multiplied_as_they_are_or_with_what_was_rounded() {
+        for (family, config) in golden::families() {
+            let (_, adapter, example) = of_family(&config);
+            let weights = golden::in_bf16(&golden::random(&config));
+            let model = Model::load(&config, &[&weights]).unwrap();
+            let reference = ReferenceEngine::new(&model, &adapter);
+            let mut expected = vec![0.0; adapter.values().len()];
+            reference.gradient(adapter.values(), &example, &mut expected).unwrap();
+            let kernels = Kernel::all().into_iter().map(|kernel| (kernel, 2e-5));
+            // Eight bits of each activation are left, and these weights are far from small.
+            for (kernel, tolerance) in kernels.chain(Kernel::rounding().map(|k| (k, 0.15))) {
+                let cpu = CpuEngine::with_kernel(&model, &adapter, 23, kernel).unwrap();
+                let mut found = vec![f32::NAN; expected.len()];
+                cpu.gradient(adapter.values(), &example, &mut found).unwrap();
+                let error = relative(&found, &expected);
+                assert!(error < tolerance, "{family} {}: {error}", cpu.identity());
+            }
+        }
+    }
+
+    #[test]
     fn equal_kernels_give_equal_bits() {
         for (family, config) in golden::families() {
             let (model, adapter, example) = of_family(&config);

@@ -12,7 +12,7 @@ mod weights;
 
 pub use config::Config;
 pub(crate) use family::LINEARS;
-pub(crate) use weights::{Lent, Weights, read_tensors};
+pub(crate) use weights::{Lent, Weight, Weights, read_tensors};
 
 use thiserror::Error;
 
@@ -25,7 +25,8 @@ pub struct Model {
 impl Model {
     /// Reads `config.json` and the safetensors files (one, or all shards) of a base model.
     ///
-    /// Tensors may be f32, f16 or bf16 and are held as f32.
+    /// Tensors may be f32, f16 or bf16. Matrices of bf16 are held as they are, two bytes a
+    /// parameter; everything else as f32.
     ///
     /// # Errors
     /// All findings: the fields, names, shapes, types and values that do not fit.

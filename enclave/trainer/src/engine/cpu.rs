@@ -10,16 +10,18 @@
 mod attention;
 mod block;
 mod line;
+mod matrix;
 mod norm;
 
-use super::kernel::{Kernel, Target, View, exponentials, product, soften};
+use super::kernel::{Kernel, Target, View, exponentials, soften};
 use super::{Engine, EngineError};
 use crate::lora::Adapter;
 use crate::model::config::{Head, bias, weight};
-use crate::model::{Config, Lent, Model};
+use crate::model::{Config, Lent, Model, Weight};
 use crate::real::{index, narrow};
 use crate::record::Example;
 use block::{Block, Tape};
+use matrix::{Activation, Matrix};
 use norm::Norm;
 
 /// Trains on the CPU in f32 with the kernels of this crate. The same bits on every machine that
@@ -27,11 +29,11 @@ use norm::Norm;
 pub struct CpuEngine<'m> {
     config: &'m Config,
     kernel: Kernel,
-    words: Lent<'m>,
-    places: Option<Lent<'m>>,
+    words: Matrix<'m>,          // (vocab, hidden)
+    places: Option<Matrix<'m>>, // (positions of the model, hidden)
     blocks: Vec<Block<'m>>,
     norm: Norm<'m>,
-    head: Lent<'m>,
+    head: Matrix<'m>, // (vocab, hidden)
     head_bias: Option<Lent<'m>>,
     positions: usize,
     parameters: usize,
@@ -72,16 +74,17 @@ impl<'m> CpuEngine<'m> {
         let blocks = config.blocks.iter().map(block).collect::<Result<Vec<_>, _>>()?;
         let head = if config.head.tied { &config.embedding.words } else { Head::PATH };
         let with_bias = config.head.bias.then(|| weights.lend(&bias(Head::PATH)));
-        let places = config.embedding.positions.as_ref().map(|path| weights.lend(&weight(path)));
+        let matrix = |path: &str| Matrix::new(&weights, &weight(path), config.hidden);
+        let places = config.embedding.positions.as_deref().map(matrix);
         Ok(Self {
             config,
             kernel,
-            words: weights.lend(&weight(&config.embedding.words))?,
+            words: matrix(&config.embedding.words)?,
             places: places.transpose()?,
             first: blocks.iter().position(Block::is_adapted).unwrap_or(blocks.len()),
             blocks,
             norm: Norm::new(&weights, &config.norm)?,
-            head: weights.lend(&weight(head))?,
+            head: matrix(head)?,
             head_bias: with_bias.transpose()?,
             positions,
             parameters: adapter.values().len(),
@@ -152,17 +155,15 @@ impl<'m> CpuEngine<'m> {
     }
 
     fn embed(&self, example: &Example) -> Vec<f32> {
-        let (hidden, factor) = (self.config.hidden, self.config.embedding.factor);
-        let mut x = Vec::with_capacity(self.positions * hidden);
+        let factor = self.config.embedding.factor;
+        let mut x = Vec::with_capacity(self.positions * self.config.hidden);
         for &id in example.ids() {
-            let start = index(id) * hidden;
-            match self.words.values().get(start..start + hidden) {
-                Some(row) => x.extend(row.iter().map(|value| value * factor)),
-                None => x.resize(x.len() + hidden, 0.0),
-            }
+            self.words.append(index(id), factor, &mut x);
         }
         if let Some(places) = &self.places {
-            x.iter_mut().zip(places.values()).for_each(|(x, place)| *x += place);
+            let mut added = Vec::with_capacity(x.len());
+            (0..self.positions).for_each(|place| places.append(place, 1.0, &mut added));
+            x.iter_mut().zip(added).for_each(|(x, place)| *x += place);
         }
         x
     }
@@ -174,9 +175,8 @@ impl<'m> CpuEngine<'m> {
             Some(bias) => bias.values().repeat(x.len() / hidden),
             None => vec![0.0; x.len() / hidden * vocab],
         };
-        let head = View::new(self.head.values(), hidden);
-        let x = View::new(x, hidden);
-        product(self.kernel, 1.0, x, head.turned(), Target::new(&mut logits, vocab));
+        let x = Activation::new(self.kernel, View::new(x, hidden));
+        self.head.forward(&x, Target::new(&mut logits, vocab));
         logits
     }
 
@@ -202,9 +202,8 @@ impl<'m> CpuEngine<'m> {
                 }
             }
             stripe.fill(0.0);
-            let head = View::new(self.head.values(), hidden);
-            let into = Target::new(stripe, hidden);
-            product(self.kernel, 1.0, View::new(&logits, vocab), head, into);
+            let g = Activation::new(self.kernel, View::new(&logits, vocab));
+            self.head.backward(&g, Target::new(stripe, hidden));
         }
         loss
     }
@@ -240,9 +239,15 @@ impl Engine for CpuEngine<'_> {
 struct Lender<'m>(&'m Model);
 
 impl<'m> Lender<'m> {
+    fn weight(&self, name: &str) -> Result<&'m Weight, EngineError> {
+        self.0.weights().weight(name).ok_or(EngineError::Weights)
+    }
+
     fn lend(&self, name: &str) -> Result<Lent<'m>, EngineError> {
-        let tensor = self.0.weights().tensor(name);
-        tensor.and_then(Lent::new).ok_or(EngineError::Weights)
+        match self.weight(name)? {
+            Weight::Single(tensor) => Lent::new(tensor).ok_or(EngineError::Weights),
+            Weight::Brain { .. } => Err(EngineError::Weights),
+        }
     }
 
     fn config(&self) -> &'m Config {
