@@ -7,7 +7,7 @@ mod cpu;
 mod kernel;
 mod reference;
 
-pub use cpu::CpuEngine;
+pub use cpu::{CpuEngine, Session};
 pub use kernel::Kernel;
 pub use reference::ReferenceEngine;
 
@@ -376,6 +376,29 @@ mod tests {
                 let error = relative(&found, &expected);
                 assert!(error < tolerance, "{family} {}: {error}", cpu.identity());
             }
+        }
+    }
+
+    #[test]
+    fn a_session_continues_what_it_was_given() {
+        for (family, config) in golden::families() {
+            let (model, adapter, example) = of_family(&config);
+            let cpu = CpuEngine::new(&model, &adapter, 23).unwrap();
+            let rows = cpu.logits(adapter.values(), &example).unwrap();
+            let mut session = cpu.session(adapter.values()).unwrap();
+            let mut end = 0;
+            for count in [7, 1, 1, 9, 1] {
+                let found = session.feed(&example.ids()[end..end + count]).unwrap();
+                end += count;
+                let row = &rows[(end - 1) * golden::VOCAB..end * golden::VOCAB];
+                assert!(relative(&found, row) < 1e-5, "{family} {end}");
+            }
+            assert_eq!(session.feed(&[]), Ok(Vec::new()));
+            assert_eq!(
+                session.feed(&[3; 5]),
+                Err(EngineError::Sequence { observed: 24, required: 23 })
+            );
+            assert!(cpu.session(&[]).is_err());
         }
     }
 

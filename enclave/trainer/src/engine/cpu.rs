@@ -109,12 +109,25 @@ impl<'m> CpuEngine<'m> {
     pub fn logits(&self, adapter: &[f32], example: &Example) -> Result<Vec<f32>, EngineError> {
         self.check(adapter, example)?;
         let x = self.forward(adapter, example).1;
-        let mut logits = self.head(&x);
+        Ok(self.capped(self.head(&x)))
+    }
+
+    /// A text that grows, with what earlier positions need not be computed for again.
+    ///
+    /// # Errors
+    /// When the adapter has another number of parameters.
+    pub fn session<'a>(&'a self, adapter: &'a [f32]) -> Result<Session<'a, 'm>, EngineError> {
+        self.check_adapter(adapter)?;
+        let caches = self.blocks.iter().map(|_| Vec::new()).collect();
+        Ok(Session { engine: self, adapter, caches, position: 0 })
+    }
+
+    fn capped(&self, mut logits: Vec<f32>) -> Vec<f32> {
         if let Some(cap) = self.config.head.cap {
             let mut slopes = vec![0.0; logits.len()];
             soften(cap, &mut logits, &mut slopes);
         }
-        Ok(logits)
+        logits
     }
 
     /// The example's loss: the mean of `-log p` over its labelled tokens, 0 where it has none.
@@ -129,11 +142,14 @@ impl<'m> CpuEngine<'m> {
         Ok(self.cross_entropy(&mut x, example))
     }
 
+    fn check_adapter(&self, adapter: &[f32]) -> Result<(), EngineError> {
+        let (observed, required) = (adapter.len(), self.parameters);
+        let fits = observed == required;
+        if fits { Ok(()) } else { Err(EngineError::Adapter { observed, required }) }
+    }
+
     fn check(&self, adapter: &[f32], example: &Example) -> Result<(), EngineError> {
-        if adapter.len() != self.parameters {
-            let required = self.parameters;
-            return Err(EngineError::Adapter { observed: adapter.len(), required });
-        }
+        self.check_adapter(adapter)?;
         if example.ids().len() != self.positions {
             let (observed, required) = (example.ids().len(), self.positions);
             return Err(EngineError::Sequence { observed, required });
@@ -143,10 +159,12 @@ impl<'m> CpuEngine<'m> {
 
     /// Tapes of all blocks, and the normed output of the last with its input.
     fn forward(&self, adapter: &[f32], example: &Example) -> (Vec<Tape>, Vec<f32>, Vec<f32>) {
-        let mut x = self.embed(example); // (positions, hidden)
+        let mut x = self.embed(example.ids(), 0); // (positions, hidden)
         let mut tapes = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (tape, out) = block.forward(adapter, x);
+            let mut cache = Vec::new();
+            let (mut tape, out) = block.forward(adapter, x, &mut cache);
+            tape.attention.qkv = cache;
             tapes.push(tape);
             x = out;
         }
@@ -154,15 +172,16 @@ impl<'m> CpuEngine<'m> {
         (tapes, normed, x)
     }
 
-    fn embed(&self, example: &Example) -> Vec<f32> {
+    /// The residual stream of ids at positions from `first` on.
+    fn embed(&self, ids: &[u32], first: usize) -> Vec<f32> {
         let factor = self.config.embedding.factor;
-        let mut x = Vec::with_capacity(self.positions * self.config.hidden);
-        for &id in example.ids() {
+        let mut x = Vec::with_capacity(ids.len() * self.config.hidden);
+        for &id in ids {
             self.words.append(index(id), factor, &mut x);
         }
         if let Some(places) = &self.places {
             let mut added = Vec::with_capacity(x.len());
-            (0..self.positions).for_each(|place| places.append(place, 1.0, &mut added));
+            (first..first + ids.len()).for_each(|place| places.append(place, 1.0, &mut added));
             x.iter_mut().zip(added).for_each(|(x, place)| *x += place);
         }
         x
@@ -232,6 +251,36 @@ impl Engine for CpuEngine<'_> {
             g = block.backward(adapter, gradient, &tape, g, layer > self.first);
         }
         Ok(())
+    }
+}
+
+/// A text that grows: keys and values of earlier positions are kept, block by block.
+pub struct Session<'a, 'm> {
+    engine: &'a CpuEngine<'m>,
+    adapter: &'a [f32],
+    caches: Vec<Vec<f32>>, // (positions so far, queries, keys and values) each
+    position: usize,
+}
+
+impl Session<'_, '_> {
+    /// Goes on with some ids; the logits after the last of them. Empty without ids.
+    ///
+    /// # Errors
+    /// When the text becomes longer than the engine's sequences.
+    pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let Self { engine, adapter, caches, position } = self;
+        let end = *position + ids.len();
+        if end > engine.positions {
+            return Err(EngineError::Sequence { observed: end, required: engine.positions });
+        }
+        let mut x = engine.embed(ids, *position);
+        *position = end;
+        for (block, cache) in engine.blocks.iter().zip(caches) {
+            x = block.forward(adapter, x, cache).1;
+        }
+        let last = x.chunks_exact(engine.config.hidden).next_back().unwrap_or_default();
+        let normed = engine.norm.rows(last);
+        Ok(if normed.is_empty() { normed } else { engine.capped(engine.head(&normed)) })
     }
 }
 

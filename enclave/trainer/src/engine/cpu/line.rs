@@ -14,7 +14,6 @@ pub(super) struct Line<'m> {
     parts: Vec<Part<'m>>,
     inputs: usize,
     outputs: usize,
-    positions: usize,
     rank: usize,
     scale: f32,
 }
@@ -34,7 +33,6 @@ impl<'m> Line<'m> {
         weights: &Lender<'m>,
         group: &[Linear],
         adapter: &Adapter,
-        positions: usize,
         kernel: Kernel,
     ) -> Result<Self, EngineError> {
         let rank = adapter.config().rank();
@@ -43,7 +41,6 @@ impl<'m> Line<'m> {
             parts: Vec::with_capacity(group.len()),
             inputs: group.first().map_or(0, |linear| linear.inputs),
             outputs: 0,
-            positions,
             rank,
             scale: narrow(adapter.config().scale()),
         };
@@ -76,8 +73,9 @@ impl<'m> Line<'m> {
 
     /// `y = W x + b + scale B A x` side by side, and `A x` of the adapted members.
     pub(super) fn forward(&self, adapter: &[f32], x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let mut y = vec![0.0; self.positions * self.outputs];
-        let mut low = vec![0.0; self.positions * self.low_width()];
+        let positions = x.len() / self.inputs;
+        let mut y = vec![0.0; positions * self.outputs];
+        let mut low = vec![0.0; positions * self.low_width()];
         let x = Activation::new(self.kernel, View::new(x, self.inputs));
         for part in &self.parts {
             if let Some(bias) = &part.bias {
@@ -120,7 +118,7 @@ impl<'m> Line<'m> {
             let g_b = gradient.get_mut(slot.b.clone()).unwrap_or_default();
             let into = Target::new(g_b, self.rank);
             product(self.kernel, self.scale, g.turned(), low, into);
-            let mut g_low = vec![0.0; self.positions * self.rank]; // (positions, rank)
+            let mut g_low = vec![0.0; g.height() * self.rank]; // (positions, rank)
             let into = Target::new(&mut g_low, self.rank);
             given.exact.times(self.scale, View::new(b, self.rank), into);
             let g_low = View::new(&g_low, self.rank);
