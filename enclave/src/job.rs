@@ -49,6 +49,7 @@ const MAX_APPROVALS: usize = 1 << 20;
 const MAX_ENDORSEMENTS: usize = 1 << 20;
 const MAX_CONFIG: usize = 1 << 20;
 const MAX_TOKENIZER: usize = 64 << 20;
+const MAX_TEMPLATE: usize = 1 << 18;
 const MAX_WEIGHTS: usize = 1 << 40;
 /// Plaintext the data set may take in memory, padding included.
 const MAX_DATASET: u64 = 1 << 38;
@@ -280,9 +281,6 @@ impl Job<Attested> {
 
     fn base(&self, host: &mut HostPipe) -> Result<Model, Halt> {
         let base = &self.manifest.base;
-        if base.template.is_some() {
-            return Err(Halt::Base);
-        }
         let config = fetch(host, Item::BaseConfig, MAX_CONFIG, &base.config)?;
         let weights = fetch(host, Item::BaseWeights, MAX_WEIGHTS, &base.weights)?;
         Model::load(&config, &[&weights]).map_err(|_| Halt::Base)
@@ -291,8 +289,12 @@ impl Job<Attested> {
     fn units(&self, host: &mut HostPipe, model: &Model, positions: usize) -> Result<Units, Halt> {
         let base = &self.manifest.base;
         let tokenizer = fetch(host, Item::Tokenizer, MAX_TOKENIZER, &base.tokenizer)?;
-        let tokeniser =
+        let mut tokeniser =
             Tokeniser::read(&tokenizer, model.config(), positions).map_err(|_| Halt::Base)?;
+        if let Some(digest) = &base.template {
+            let template = fetch(host, Item::Template, MAX_TEMPLATE, digest)?;
+            tokeniser = tokeniser.with_template(&template).map_err(|_| Halt::Base)?;
+        }
         let mut reader = Reader::new(&self.state.key, self.manifest.dataset.root, MAX_DATASET);
         let there =
             host.stream(Item::Dataset, &mut |piece| reader.feed(piece).map_err(|_| Halt::Dataset))?;

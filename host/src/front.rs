@@ -69,6 +69,8 @@ pub const VERBS: &[Verb] = &[
     verb("auditor", "cloister-auditor", "report", "write a page that a person can read"),
     verb("auditor", "cloister-auditor", "replay", "recompute a launch measurement"),
     verb("auditor", "cloister-auditor", "epsilon", "recompute the privacy loss"),
+    verb("auditor", "cloister-trainer", "audit-trainer", "attack the trainer's own mechanism"),
+    verb("auditor", "cloister-auditor", "trace", "say what the operator can see of a job"),
     verb("auditor", "cloister-auditor", "appraise", "judge evidence under a policy"),
     verb("auditor", "cloister-auditor", "explain", "say in words what evidence says"),
     verb("auditor", "cloister-auditor", "endorse", "list what to fetch for evidence, and keep it"),
@@ -123,7 +125,7 @@ pub fn help(installed: impl Fn(&str) -> bool) -> String {
     for (role, title) in ROLES {
         let verbs = VERBS.iter().filter(|verb| verb.role == role && installed(verb.program));
         let lines: Vec<_> =
-            verbs.map(|verb| format!("  {:<10}{}", verb.name, verb.about)).collect();
+            verbs.map(|verb| format!("  {:<15}{}", verb.name, verb.about)).collect();
         if !lines.is_empty() {
             let _ = write!(page, "\n{title}\n{}\n", lines.join("\n"));
         }
@@ -194,7 +196,7 @@ mod tests {
         let page = help(|_| true);
         for verb in VERBS {
             assert!(ROLES.iter().any(|(role, _)| *role == verb.role), "{}", verb.name);
-            assert!(page.contains(&format!("\n  {:<10}{}\n", verb.name, verb.about)));
+            assert!(page.contains(&format!("\n  {:<15}{}\n", verb.name, verb.about)));
         }
         assert!(!help(|program| program != "cloister-auditor").contains("verify"));
     }

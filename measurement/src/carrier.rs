@@ -83,6 +83,8 @@ codes! {
         Tokenizer = 6,
         /// Certificates or collateral the guest could not get by itself.
         Endorsements = 7,
+        /// The base model's `chat_template.jinja`, where the manifest names one.
+        Template = 8,
         /// Out: the sealed adapter.
         SealedAdapter = 32,
         /// Out: the receipt's bundle.

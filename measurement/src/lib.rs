@@ -15,3 +15,4 @@ pub mod manifest;
 pub mod octets;
 pub mod privacy;
 pub mod receipt;
+pub mod trace;

@@ -3,17 +3,21 @@
 //! What the manifest does not hold, the enclave does not believe: broker pins, data roots, the
 //! mechanism, the shape of training and of the adapter all come from here.
 
+mod training;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cbor::{self, Blob, Malformed, Real};
+use crate::cbor::{self, Blob, Malformed};
 use crate::digest::{Digest, Hash32, of};
 use crate::launch::Measured;
 use crate::octets::Octets;
 use crate::privacy::{Mechanism, OutOfRange};
+
+pub use self::training::{AdamW, Adapter, Optimiser, Schedule, Sgd, Shape, Tensor, Training};
 
 /// The most bytes a manifest has.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -184,86 +188,6 @@ pub struct Validity {
     pub not_after: u64,
     /// Not before.
     pub not_before: u64,
-}
-
-/// The shape of training: constants, so that nothing the host sees follows from a record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Training {
-    /// The adapter.
-    pub adapter: Adapter,
-    /// A sealed checkpoint every so many steps; 0 means none, and a restart is a new attempt.
-    pub checkpoint: u32,
-    /// An event every so many steps.
-    pub heartbeat: u32,
-    /// AdamW.
-    pub optimiser: AdamW,
-    /// How the learning rate changes over the steps.
-    pub schedule: Schedule,
-    /// Tokens of every example, truncated and padded to this.
-    pub sequence: u32,
-}
-
-/// The adapter: LoRA matrices (Hu et al. 2021) with these names, shapes and type f32.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Adapter {
-    /// The branch is scaled by `alpha / rank`.
-    pub alpha: u32,
-    /// The inner dimension.
-    pub rank: u32,
-    /// Names of the linear layers that get a branch, as PEFT's `target_modules`.
-    pub targets: Vec<String>,
-    /// Every tensor that leaves, and no other does.
-    pub tensors: Vec<Tensor>,
-}
-
-/// One tensor of the adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tensor {
-    /// PEFT's name.
-    pub name: String,
-    /// Rows and columns.
-    pub shape: [u32; 2],
-}
-
-/// AdamW with decoupled weight decay (Loshchilov and Hutter 2017) and bias correction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdamW {
-    /// Decay of the first moment.
-    pub beta1: Real,
-    /// Decay of the second moment.
-    pub beta2: Real,
-    /// Added to the root of the second moment.
-    pub epsilon: Real,
-    /// The peak learning rate.
-    pub learning_rate: Real,
-    /// Decoupled weight decay.
-    pub weight_decay: Real,
-}
-
-/// How the learning rate changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Schedule {
-    /// The shape after warm-up.
-    pub shape: Shape,
-    /// Steps over which the rate rises linearly from zero.
-    pub warmup: u32,
-}
-
-/// The learning rate's shape after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Shape {
-    /// Stays.
-    Constant,
-    /// Falls to zero along half a cosine.
-    Cosine,
-    /// Falls to zero linearly.
-    Linear,
 }
 
 /// Why bytes are not a manifest.
@@ -483,23 +407,9 @@ impl Terms {
     }
 
     fn numbers(&self, findings: &mut Vec<Finding>) {
-        let Training { adapter, optimiser, heartbeat, sequence, .. } = &self.training;
-        let unit = |value: Real| (0.0..1.0).contains(&value.0);
-        for (what, fine) in [
-            ("adapter rank", (1..=256).contains(&adapter.rank)),
-            ("adapter alpha", (1..=65_536).contains(&adapter.alpha)),
-            ("sequence length", (2..=1 << 20).contains(sequence)),
-            ("heartbeat", *heartbeat > 0),
-            ("learning rate", optimiser.learning_rate.0 > 0.0),
-            ("beta1", unit(optimiser.beta1)),
-            ("beta2", unit(optimiser.beta2)),
-            ("optimiser epsilon", optimiser.epsilon.0 > 0.0),
-            ("weight decay", unit(optimiser.weight_decay)),
-            ("audit guesses", self.audit.guesses.saturating_mul(2) <= self.audit.canaries),
-        ] {
-            if !fine {
-                findings.push(Finding::Range { what });
-            }
+        self.training.findings(self.privacy.steps, findings);
+        if self.audit.guesses.saturating_mul(2) > self.audit.canaries {
+            findings.push(Finding::Range { what: "audit guesses" });
         }
     }
 }

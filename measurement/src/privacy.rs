@@ -4,6 +4,8 @@
 //! a scalar ε), the accountant composes it, and the auditor recomputes it to the same bit.
 
 pub mod accountant;
+pub mod audit;
+mod clipping;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +14,8 @@ use core::ops::Deref;
 use serde::{Deserialize, Serialize};
 
 use crate::cbor::Real;
+
+pub use self::clipping::{Adaptive, Clipping};
 
 /// Which data sets count as neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,8 @@ pub enum Unit {
 pub struct Terms {
     /// Which data sets count as neighbours.
     pub adjacency: Adjacency,
+    /// How a unit's gradient is bounded by C.
+    pub clipping: Clipping,
     /// δ, the probability left out of the promise.
     pub delta: Real,
     /// B̄, the constant the noisy sum is divided by, in units.
@@ -79,6 +85,14 @@ pub struct Terms {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutOfRange {
+    /// The released count of clipped units leaves no privacy for the gradient.
+    #[error("quantile noise is {observed}, must be above half of the noise multiplier, {required}")]
+    Count {
+        /// The deviation of the count's noise, in units.
+        observed: f64,
+        /// σ / 2.
+        required: f64,
+    },
     /// δ is not in (0, 1/N_max).
     #[error(
         "delta is {observed}, must be above 0 and below one over the {max_units} units allowed"
@@ -110,6 +124,12 @@ pub enum OutOfRange {
         observed: u32,
         /// B̄.
         required: u32,
+    },
+    /// The quantile of clipping is not in (0, 1).
+    #[error("clipping quantile is {observed}, must be above 0 and below 1")]
+    Quantile {
+        /// The quantile observed.
+        observed: f64,
     },
     /// q is not in (0, 1].
     #[error("sample rate is {observed}, must be above 0 and at most 1")]
@@ -149,6 +169,7 @@ impl Terms {
                 findings.push(OutOfRange::NotPositive { what, observed });
             }
         }
+        self.clipping.findings(self.noise_multiplier.0, &mut findings);
         self.rates(&mut findings);
         if self.physical_batch < self.expected_batch {
             findings.push(OutOfRange::PhysicalBatch {
@@ -205,6 +226,14 @@ impl Mechanism {
         #[expect(clippy::as_conversions, reason = "saturates; 0 < scaled <= 2^64")]
         let threshold = scaled as u128;
         threshold
+    }
+
+    /// The noise's standard deviation on the sum of gradients, as a multiple of the norm they are
+    /// clipped to: σ, or more where a part of the privacy pays for the count of clipped units. σ
+    /// is the noise of both together, and what the accountant is told.
+    #[must_use]
+    pub fn gradient_noise(&self) -> f64 {
+        self.clipping.gradient_noise(self.noise_multiplier.0)
     }
 
     /// The sample rate that [`Mechanism::sample_threshold`] realises, rounded up.
@@ -303,6 +332,7 @@ pub(crate) mod tests {
     pub(crate) fn golden() -> Terms {
         Terms {
             adjacency: Adjacency::AddOrRemoveOne,
+            clipping: Clipping::Flat,
             delta: Real(1e-4),
             expected_batch: 32,
             max_grad_norm: Real(1.0),

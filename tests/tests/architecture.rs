@@ -43,6 +43,8 @@ const IMAGE: &[(&str, &str)] = &[
     ("hex", "digests as text"),
     ("hpke", "RFC 9180: X25519 and X-Wing"),
     ("libm", "the accountant's mathematics, the same bits everywhere"),
+    ("minijinja", "chat templates, with fuel and without clock or files"),
+    ("minijinja-contrib", "the methods of Python's strings in them"),
     ("rand_chacha", "batch and noise streams"),
     ("rand_core", "the traits of both"),
     ("ring", "AES-GCM, SHA-2, Ed25519, ECDSA, RSA-PSS, entropy"),

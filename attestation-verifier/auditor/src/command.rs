@@ -6,6 +6,7 @@ pub mod epsilon;
 pub mod explain;
 mod input;
 pub mod replay;
+pub mod trace;
 pub mod verify;
 
 use std::fmt::Display;

@@ -31,6 +31,8 @@ enum Verb {
     Replay(command::replay::Arguments),
     /// Write a page about a receipt that a person can read
     Report(Box<command::verify::ReportArguments>),
+    /// Say what the operator can see of a job, from its manifest
+    Trace(command::trace::Arguments),
     /// Turn a receipt into a verdict
     Verify(Box<command::verify::Arguments>),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Explain(arguments) => command::explain::run(&arguments),
         Verb::Replay(arguments) => command::replay::run(&arguments),
         Verb::Report(arguments) => command::verify::report(&arguments),
+        Verb::Trace(arguments) => command::trace::run(&arguments),
         Verb::Verify(arguments) => command::verify::run(&arguments),
     }
 }

@@ -145,6 +145,7 @@ fn facts(receipt: &VerifiedReceipt) -> Vec<(&'static str, String)> {
         ("sample rate", mechanism.sample_rate.0.to_string()),
         ("noise multiplier", mechanism.noise_multiplier.0.to_string()),
         ("clipping norm", mechanism.max_grad_norm.0.to_string()),
+        ("clipping", mechanism.clipping.to_string()),
         ("epsilon", format!("at most {}", rounded_up(receipt.epsilon()))),
         ("delta", format!("{:e}", receipt.delta())),
         ("sealed adapter", said.outputs.sealed_adapter_sha256.to_string()),

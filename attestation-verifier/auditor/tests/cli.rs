@@ -288,3 +288,15 @@ fn appraise_rejects_what_is_no_report() {
     assert_eq!(json["verdict"], "rejected");
     assert_eq!(json["findings"][0]["id"], "shape.length");
 }
+
+#[test]
+fn refuses_to_trace_what_is_no_manifest() {
+    let folder = desk("trace");
+    let output = auditor(&["trace", &path(&folder, "receipt.json")]);
+    assert_eq!((output.status.code(), out(&output)), (Some(2), String::new()));
+    assert!(err(&output).contains("receipt.json: malformed manifest"), "{}", err(&output));
+    fs::write(folder.join("long"), vec![0; 70_000]).unwrap();
+    let output = auditor(&["trace", &path(&folder, "long")]);
+    assert!(err(&output).contains("has 70000 bytes, a manifest has at most 65536"));
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -305,10 +305,11 @@ impl Case<'_> {
 /// A mechanism in one line.
 pub(super) fn describe(mechanism: &Mechanism) -> String {
     format!(
-        "q {} sigma {} C {} T {} B {} M {} k {} N_max {} delta {} unit {:?}",
+        "q {} sigma {} C {} clipping {} T {} B {} M {} k {} N_max {} delta {} unit {:?}",
         mechanism.sample_rate.0,
         mechanism.noise_multiplier.0,
         mechanism.max_grad_norm.0,
+        mechanism.clipping,
         mechanism.steps,
         mechanism.expected_batch,
         mechanism.physical_batch,

@@ -70,6 +70,7 @@ fn log_key() -> Pair {
 fn mechanism() -> Mechanism {
     Mechanism::new(privacy::Terms {
         adjacency: Adjacency::AddOrRemoveOne,
+        clipping: privacy::Clipping::Flat,
         delta: Real(1e-4),
         expected_batch: 16,
         max_grad_norm: Real(1.0),
@@ -147,13 +148,13 @@ fn training() -> terms::Training {
         },
         checkpoint: 0,
         heartbeat: 1,
-        optimiser: terms::AdamW {
+        optimiser: terms::Optimiser::Adamw(terms::AdamW {
             beta1: Real(0.9),
             beta2: Real(0.99),
             epsilon: Real(1e-8),
             learning_rate: Real(1e-3),
             weight_decay: Real(0.0),
-        },
+        }),
         schedule: terms::Schedule { shape: terms::Shape::Constant, warmup: 0 },
         sequence: 64,
     }

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use measurement::cbor::Real;
 use measurement::digest::Digest;
 use measurement::manifest::{self, Schedule, Shape, Training};
-use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
+use measurement::privacy::{Adjacency, Clipping, Mechanism, Sampler, Terms, Unit};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use trainer::dp::AttemptSecret;
 use trainer::engine::{CpuEngine, Engine, Kernel, multiply};
 use trainer::lora::{Adapter, LoraConfig, write_named};
 use trainer::model::{Config, Model};
-use trainer::optimiser::AdamW;
+use trainer::optimiser::Optimiser;
 use trainer::record::Example;
 use trainer::train::{Attempt, Units, initial_adapter, tensor_list};
 use zeroize::Zeroizing;
@@ -144,11 +144,11 @@ fn main() -> anyhow::Result<()> {
         }
         Mode::Plain => {
             let mut adapter = start;
-            let mut optimiser = AdamW::new(training.optimiser, adapter.values().len());
+            let mut optimiser = Optimiser::new(training.optimiser, adapter.values().len());
             for step in 0..cli.warmup + cli.steps {
                 times.measure(step, || {
                     let sum = plain_sum(&engine, &adapter, &examples)?;
-                    optimiser.update(adapter.values_mut(), &sum, 1e-3);
+                    optimiser.update(adapter.values_mut(), &sum, 0.0, 1e-3);
                     Ok(())
                 })?;
             }
@@ -255,13 +255,13 @@ fn training(cli: &Cli, model: &Model) -> anyhow::Result<Training> {
         },
         checkpoint: 0,
         heartbeat: 1,
-        optimiser: manifest::AdamW {
+        optimiser: manifest::Optimiser::Adamw(manifest::AdamW {
             beta1: Real(0.9),
             beta2: Real(0.999),
             epsilon: Real(1e-8),
             learning_rate: Real(1e-3),
             weight_decay: Real(0.01),
-        },
+        }),
         schedule: Schedule { shape: Shape::Constant, warmup: 0 },
         sequence: cli.seq,
     })
@@ -270,6 +270,7 @@ fn training(cli: &Cli, model: &Model) -> anyhow::Result<Training> {
 fn mechanism(cli: &Cli) -> anyhow::Result<Mechanism> {
     let terms = Terms {
         adjacency: Adjacency::AddOrRemoveOne,
+        clipping: Clipping::Flat,
         delta: Real(1e-7),
         expected_batch: cli.batch,
         max_grad_norm: Real(1.0),

@@ -4,6 +4,7 @@
 //! the engine's identity and the state at `t` ([`key`]). The batch and the noise are two streams
 //! under that key, so neither can repeat without the other.
 
+mod clipping;
 pub mod key;
 pub mod mechanism;
 pub mod noise;

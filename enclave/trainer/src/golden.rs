@@ -3,7 +3,7 @@
 use crate::lora::write_tensors;
 use crate::model::Config;
 use measurement::cbor::Real;
-use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
+use measurement::privacy::{Adjacency, Clipping, Mechanism, Sampler, Terms, Unit};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -167,6 +167,7 @@ impl Folder {
 pub(crate) fn mechanism(change: impl FnOnce(&mut Terms)) -> Mechanism {
     let mut terms = Terms {
         adjacency: Adjacency::AddOrRemoveOne,
+        clipping: Clipping::Flat,
         delta: Real(1e-7),
         expected_batch: 4,
         max_grad_norm: Real(1.0),

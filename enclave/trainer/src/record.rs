@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{"messages": [{"role", "content"}, …]}` | what the assistant says, with its end mark |
 //! | `{"prompt": …, "completion": …}` | the completion, with the end of the text |
+//! | `{"conversations": [{"from", "value"}, …]}` (ShareGPT) | as `messages`, of `human`, `gpt`, `system`, `tool` |
 //! | `{"text": "…"}` | every token but the first |
 //!
 //! `prompt` and `completion` are both strings or both lists of messages. Other fields are
@@ -11,7 +12,12 @@
 //! learned. Nothing looks at more than one record.
 //!
 //! # Chat template
-//! Where the tokenizer has `<|im_start|>` and `<|im_end|>` a message is
+//! Where the base model brings a `chat_template.jinja` ([`Tokeniser::with_template`]) messages are
+//! written out by it, as transformers does, and what stands between its generation marks is
+//! learned; of a completion in messages, what comes after the prompt. A message that holds one of
+//! the tokenizer's marks is refused, since a template would make it count.
+//!
+//! Else, where the tokenizer has `<|im_start|>` and `<|im_end|>` a message is
 //! `<|im_start|>role\ncontent<|im_end|>`, and the assistant's content and `<|im_end|>` are
 //! learned ([`Template::ChatMl`]). Elsewhere it is `role: content\n`, the assistant's content
 //! followed by the end-of-text token instead of the line break ([`Template::Plain`]). A message's
@@ -19,6 +25,12 @@
 //! that a generated reply continues exactly what was learned. Marks inside a content are ordinary
 //! text.
 
+mod chat;
+mod template;
+
+pub use self::template::{ChatTemplate, TemplateError};
+
+use self::chat::Chat;
 use crate::model::Config;
 use crate::real::narrow;
 use core::fmt::{self, Display};
@@ -100,6 +112,8 @@ pub enum Prompt<'a> {
 /// How messages are written out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Template {
+    /// By the base model's own template.
+    BaseModel,
     /// `<|im_start|>role\ncontent<|im_end|>`
     ChatMl,
     /// `role: content\n`
@@ -109,6 +123,7 @@ pub enum Template {
 impl Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::BaseModel => "chat_template.jinja",
             Self::ChatMl => "cloister-chatml/1",
             Self::Plain => "cloister-plain/1",
         })
@@ -119,10 +134,16 @@ impl Display for Template {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum RecordError {
+    /// A message holds a text that the tokenizer or the template gives a meaning.
+    #[error("record holds a mark of the chat template")]
+    Marks,
     /// Neither `messages` nor `prompt` and `completion` nor `text`, or more than one of them, or
     /// a value of the wrong type.
-    #[error("record has none of the three shapes")]
+    #[error("record has none of the shapes")]
     Shape,
+    /// The chat template raises an exception, loops, or does not begin a completion with its prompt.
+    #[error("the chat template refuses the record")]
+    Template,
     /// The text cannot be tokenised.
     #[error("record cannot be tokenised")]
     Tokens,
@@ -143,6 +164,9 @@ pub enum TokeniserError {
     /// The file is not a `tokenizer.json`.
     #[error("tokenizer.json cannot be read")]
     Syntax,
+    /// The chat template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The tokenizer has ids the model has no embedding for.
     #[error("tokenizer has {observed} ids, the model has {required}")]
     Vocabulary {
@@ -156,6 +180,7 @@ pub enum TokeniserError {
 /// Makes examples of records, each on its own, all of one length.
 pub struct Tokeniser {
     inner: Tokenizer,
+    chat: Option<Chat>,
     bos: Option<u32>,
     eos: Option<u32>,
     marks: Option<(u32, u32)>,
@@ -164,6 +189,7 @@ pub struct Tokeniser {
 
 #[derive(Deserialize)]
 struct Shapes {
+    conversations: Option<Vec<Turn>>,
     messages: Option<Vec<Message>>,
     prompt: Option<Text>,
     completion: Option<Text>,
@@ -189,6 +215,33 @@ impl Drop for Text {
 struct Message {
     role: String,
     content: String,
+}
+
+impl Message {
+    /// The same once more; not `Clone`, so that it does not happen unseen.
+    fn again(&self) -> Self {
+        Self { role: self.role.clone(), content: self.content.clone() }
+    }
+}
+
+/// A message of ShareGPT.
+#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Turn {
+    from: String,
+    value: String,
+}
+
+impl Turn {
+    fn message(&self) -> Result<Message, RecordError> {
+        let role = match self.from.as_str() {
+            "human" | "user" => "user",
+            "assistant" | "gpt" => "assistant",
+            "system" => "system",
+            "function" | "tool" => "tool",
+            _ => return Err(RecordError::Shape),
+        };
+        Ok(Message { role: role.to_owned(), content: self.value.clone() })
+    }
 }
 
 /// Token ids with marks, while a record is being written out.
@@ -228,11 +281,23 @@ impl Tokeniser {
         let id = |token| inner.token_to_id(token);
         let marks = id("<|im_start|>").zip(id("<|im_end|>"));
         let (bos, eos) = (model.bos, model.eos.first().copied());
-        Ok(Self { inner, bos, eos, marks, positions })
+        Ok(Self { inner, chat: None, bos, eos, marks, positions })
+    }
+
+    /// Writes messages out by the base model's `chat_template.jinja`.
+    ///
+    /// # Errors
+    /// [`TokeniserError::Template`].
+    pub fn with_template(self, bytes: &[u8]) -> Result<Self, TokeniserError> {
+        let chat = Chat::read(bytes, &self.inner, [self.bos, self.eos])?;
+        Ok(Self { chat: Some(chat), ..self })
     }
 
     /// How messages are written out with this tokenizer.
     pub fn template(&self) -> Template {
+        if self.chat.is_some() {
+            return Template::BaseModel;
+        }
         if self.marks.is_some() { Template::ChatMl } else { Template::Plain }
     }
 
@@ -244,7 +309,7 @@ impl Tokeniser {
     /// The example a record gives.
     ///
     /// # Errors
-    /// When the record has none of the three shapes.
+    /// When the record has none of the shapes, or the chat template refuses it.
     pub fn example(&self, record: &Record) -> Result<Example, RecordError> {
         let shapes = record
             .expose(|bytes| serde_json::from_slice::<Shapes>(bytes))
@@ -268,6 +333,9 @@ impl Tokeniser {
         match prompt {
             Prompt::Message(text) => {
                 let message = Message { role: "user".into(), content: text.to_owned() };
+                if let Some(chat) = &self.chat {
+                    return Ok((chat.prompt(&[message])?.ids.to_vec(), chat.stop));
+                }
                 self.conversation(&mut draft, &[message], |_| false)?;
                 self.head(&mut draft, "assistant")?;
                 Ok((draft.ids.to_vec(), self.marks.map(|(_, end)| end).or(self.eos)))
@@ -289,35 +357,50 @@ impl Tokeniser {
     }
 
     fn draft(&self, shapes: &Shapes) -> Result<Draft, RecordError> {
-        let mut draft = Draft::default();
-        match shapes {
-            Shapes { messages: Some(messages), prompt: None, completion: None, text: None } => {
-                self.conversation(&mut draft, messages, |role| role == "assistant")?;
+        let Shapes { conversations, messages, prompt, completion, text } = shapes;
+        match (conversations, messages, prompt, completion, text) {
+            (Some(turns), None, None, None, None) => {
+                let messages: Vec<Message> =
+                    turns.iter().map(Turn::message).collect::<Result<_, _>>()?;
+                self.messages(&messages)
             }
-            Shapes { messages: None, prompt: Some(p), completion: Some(c), text: None } => {
-                match (p, c) {
-                    (Text::Plain(prompt), Text::Plain(completion)) => {
-                        draft.push(self.bos.as_slice(), false);
-                        draft.push(&self.encode(prompt)?, false);
-                        draft.push(&self.encode(completion)?, true);
-                        draft.push(self.eos.as_slice(), true);
-                    }
-                    (Text::Messages(prompt), Text::Messages(completion)) => {
-                        self.conversation(&mut draft, prompt, |_| false)?;
-                        self.continued(&mut draft, completion, |_| true)?;
-                    }
-                    _ => return Err(RecordError::Shape),
-                }
-            }
-            Shapes {
-                messages: None,
-                prompt: None,
-                completion: None,
-                text: Some(Text::Plain(text)),
-            } => {
+            (None, Some(messages), None, None, None) => self.messages(messages),
+            (None, None, Some(prompt), Some(completion), None) => self.pair(prompt, completion),
+            (None, None, None, None, Some(Text::Plain(text))) => {
+                let mut draft = Draft::default();
                 draft.push(self.bos.as_slice(), false);
                 draft.push(&self.encode(text)?, true);
                 draft.push(self.eos.as_slice(), true);
+                Ok(draft)
+            }
+            _ => Err(RecordError::Shape),
+        }
+    }
+
+    fn messages(&self, messages: &[Message]) -> Result<Draft, RecordError> {
+        if let Some(chat) = &self.chat {
+            return chat.conversation(messages);
+        }
+        let mut draft = Draft::default();
+        self.conversation(&mut draft, messages, |role| role == "assistant")?;
+        Ok(draft)
+    }
+
+    fn pair(&self, prompt: &Text, completion: &Text) -> Result<Draft, RecordError> {
+        let mut draft = Draft::default();
+        match (prompt, completion, &self.chat) {
+            (Text::Plain(prompt), Text::Plain(completion), _) => {
+                draft.push(self.bos.as_slice(), false);
+                draft.push(&self.encode(prompt)?, false);
+                draft.push(&self.encode(completion)?, true);
+                draft.push(self.eos.as_slice(), true);
+            }
+            (Text::Messages(prompt), Text::Messages(completion), Some(chat)) => {
+                return chat.completion(prompt, completion);
+            }
+            (Text::Messages(prompt), Text::Messages(completion), None) => {
+                self.conversation(&mut draft, prompt, |_| false)?;
+                self.continued(&mut draft, completion, |_| true)?;
             }
             _ => return Err(RecordError::Shape),
         }
@@ -508,6 +591,8 @@ mod tests {
             r#"{"prompt":"a","completion":[]}"#,
             r#"{"messages":[{"role":"user"}]}"#,
             r#"{"text":"a","text":"b"}"#,
+            r#"{"conversations":[{"from":"nobody","value":"a"}]}"#,
+            r#"{"conversations":[],"messages":[]}"#,
             r#"{"text":"a"} x"#,
             "{\"text\":\"\u{0}\"}",
         ] {

@@ -10,21 +10,23 @@
 //! 6. releases the sum with noise, and
 //! 7. updates the adapter.
 //!
-//! Nothing but the adapter comes out: no loss, no norm, no count.
+//! Nothing but the adapter comes out: no loss, no norm, no count. The tests record a run and replay
+//! it without one unit: before the noise nothing but the sum differs, by one clipping norm at most.
 
+use crate::dp::key::{self, NoiseStream};
 use crate::dp::{
-    AttemptSecret, Batch, ClippedSum, GaussianMechanism, MechanismError, Streams, key,
+    AttemptSecret, Batch, ClippedSum, GaussianMechanism, MechanismError, PrivateGradient, Streams,
 };
 use crate::engine::{CpuEngine, Engine, EngineError};
 use crate::lora::{Adapter, LoraConfig, LoraConfigError};
 use crate::model::Model;
-use crate::optimiser::{AdamW, learning_rate};
+use crate::optimiser::{Optimiser, learning_rate};
 use crate::real::{index, index_of, real};
 use crate::record::Example;
 use core::num::NonZero;
 use measurement::digest::Digest;
 use measurement::manifest::{Manifest, Tensor, Training};
-use measurement::privacy::{Exhausted, Ledger, Mechanism};
+use measurement::privacy::{Exhausted, Ledger, Mechanism, Step};
 use std::panic::resume_unwind;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -132,11 +134,27 @@ pub fn tensor_list(base: &Model, config: &LoraConfig) -> Vec<Tensor> {
     adapter.tensors().map(|(name, shape, _)| Tensor { name, shape: shape.map(short) }).collect()
 }
 
+/// A step that is paid for, before its noise.
+struct Gathered {
+    step: Step,
+    sum: ClippedSum,
+    noise: NoiseStream,
+}
+
+/// The part of the peak learning rate from which on a step must move every tensor; below it a
+/// step may be less than the distance of two neighbouring numbers.
+const WATCHED: f64 = 0.1;
+
+/// Whether no tensor is what it was. Noise moves all of them, so this tells of no record.
+fn moved(before: &Adapter, after: &Adapter) -> bool {
+    after.tensors().all(|(_, _, place)| before.tensor(&place) != after.tensor(&place))
+}
+
 /// One attempt at a job: the adapter, the optimiser, the ledger of steps, and the secret.
 pub struct Attempt<'e, E: Engine> {
     engine: &'e E,
     adapter: Adapter,
-    optimiser: AdamW,
+    optimiser: Optimiser,
     training: Training,
     mechanism: Mechanism,
     gaussian: GaussianMechanism,
@@ -160,12 +178,14 @@ impl<'e, E: Engine> Attempt<'e, E> {
         manifest: Digest<Manifest>,
     ) -> Result<Self, TrainError> {
         let parameters = adapter.values().len();
+        let layers: Vec<usize> =
+            adapter.slots().iter().map(|slot| slot.a.len() + slot.b.len()).collect();
         Ok(Self {
             engine,
-            optimiser: AdamW::new(training.optimiser, parameters),
+            optimiser: Optimiser::new(training.optimiser, parameters),
             adapter,
             training: training.clone(),
-            gaussian: GaussianMechanism::new(mechanism, parameters)?,
+            gaussian: GaussianMechanism::new(mechanism, &layers)?,
             ledger: Ledger::new(mechanism),
             mechanism: mechanism.clone(),
             secret,
@@ -184,27 +204,42 @@ impl<'e, E: Engine> Attempt<'e, E> {
     /// # Errors
     /// When no step is left, or the data does not fit the mechanism or the engine.
     pub fn step(&mut self, units: &Units) -> Result<(), TrainError> {
+        let Gathered { step, sum, noise } = self.gather(units)?; // 1 to 5
+        let at = step.index();
+        let gradient = self.gaussian.privatize(step, sum, noise); // 6
+        self.apply(at, &gradient) // 7
+    }
+
+    fn gather(&mut self, units: &Units) -> Result<Gathered, TrainError> {
         if u64::try_from(units.units.len()).is_ok_and(|count| count > self.mechanism.max_units) {
             return Err(TrainError::TooManyUnits);
         }
         let step = self.ledger.spend()?; // 1
-        let at = step.index();
-        let state = key::state_digest(
-            at,
-            self.adapter.values(),
-            self.optimiser.first(),
-            self.optimiser.second(),
-        );
-        let engine = self.engine.identity();
-        let streams = Streams::derive(&self.secret, &self.manifest, engine, &state); // 2
+        let streams = self.streams(step.index()); // 2
         let batch = Batch::draw(&self.mechanism, &units.records(), streams.batch); // 3
         let sum = self.clipped_sum(units, &batch)?; // 4, 5
-        let gradient = self.gaussian.privatize(step, sum, streams.noise); // 6
-        let schedule = &self.training.schedule;
-        let peak = self.training.optimiser.learning_rate.0;
-        let rate = learning_rate(schedule, peak, at, self.mechanism.steps);
-        self.optimiser.update(self.adapter.values_mut(), gradient.values(), rate); // 7
-        Ok(())
+        Ok(Gathered { step, sum, noise: streams.noise })
+    }
+
+    /// The streams of step `at`, from the state as it is.
+    fn streams(&self, at: u32) -> Streams {
+        let (first, second) = (self.optimiser.first(), self.optimiser.second());
+        let norm = self.gaussian.clipping_norm();
+        let state = key::state_digest(at, norm, self.adapter.values(), first, second);
+        Streams::derive(&self.secret, &self.manifest, self.engine.identity(), &state)
+    }
+
+    fn apply(&mut self, at: u32, gradient: &PrivateGradient) -> Result<(), TrainError> {
+        let peak = self.training.optimiser.learning_rate();
+        let rate = learning_rate(&self.training.schedule, peak, at, self.mechanism.steps);
+        let before = (rate >= WATCHED * peak).then(|| self.adapter.clone());
+        let (values, variance) = (gradient.values(), gradient.noise_variance());
+        self.optimiser.update(self.adapter.values_mut(), values, variance, rate);
+        if before.is_none_or(|before| moved(&before, &self.adapter)) {
+            Ok(())
+        } else {
+            Err(TrainError::Unmoved)
+        }
     }
 
     /// Ends the attempt and hands out the adapter.
@@ -212,8 +247,7 @@ impl<'e, E: Engine> Attempt<'e, E> {
     /// # Errors
     /// When a tensor is still what it was in `start`.
     pub fn finish(self, start: &Adapter) -> Result<Adapter, TrainError> {
-        let moved = |(_, _, place)| start.tensor(&place) != self.adapter.tensor(&place);
-        if self.adapter.tensors().all(moved) { Ok(self.adapter) } else { Err(TrainError::Unmoved) }
+        if moved(start, &self.adapter) { Ok(self.adapter) } else { Err(TrainError::Unmoved) }
     }
 
     /// Slot `i` of the physical batch goes to worker `i mod workers`; sums of integers do not
@@ -259,11 +293,17 @@ impl<'e, E: Engine> Attempt<'e, E> {
                     *mean += share * value;
                 }
             }
-            sum.add(&mean);
+            match drawn {
+                Some(_) => sum.add(&mean),
+                None => sum.add_nobody(),
+            }
         }
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+mod replay;
 
 #[cfg(test)]
 mod tests {
@@ -273,10 +313,11 @@ mod tests {
     use core::sync::atomic::{AtomicUsize, Ordering};
     use measurement::cbor::Real;
     use measurement::manifest::{self, Schedule, Shape};
+    use measurement::privacy::Clipping;
 
     const POSITIONS: usize = 9;
 
-    fn training(base: &Model) -> Training {
+    pub(super) fn training(base: &Model) -> Training {
         let config = LoraConfig::everywhere(2, 4.0).unwrap();
         let tensors = tensor_list(base, &config);
         let targets = golden::LINEARS.map(str::to_owned).to_vec();
@@ -284,19 +325,19 @@ mod tests {
             adapter: manifest::Adapter { alpha: 4, rank: 2, targets, tensors },
             checkpoint: 0,
             heartbeat: 1,
-            optimiser: manifest::AdamW {
+            optimiser: manifest::Optimiser::Adamw(manifest::AdamW {
                 beta1: Real(0.9),
                 beta2: Real(0.999),
                 epsilon: Real(1e-8),
                 learning_rate: Real(0.01),
                 weight_decay: Real(0.01),
-            },
+            }),
             schedule: Schedule { shape: Shape::Linear, warmup: 1 },
             sequence: POSITIONS as u32,
         }
     }
 
-    fn base() -> Model {
+    pub(super) fn base() -> Model {
         Model::load(&golden::config(), &[&golden::weights()]).unwrap()
     }
 
@@ -310,7 +351,7 @@ mod tests {
         Units::new(units, POSITIONS)
     }
 
-    fn secret(byte: u8) -> AttemptSecret {
+    pub(super) fn secret(byte: u8) -> AttemptSecret {
         AttemptSecret::new(Zeroizing::new([byte; 32]))
     }
 
@@ -448,6 +489,62 @@ mod tests {
         assert_eq!(attempt.finish(&start), Err(TrainError::Unmoved));
     }
 
+    #[test]
+    fn refuses_a_step_that_leaves_a_tensor_where_it_was() {
+        let base = base();
+        let training = training(&base);
+        let start = initial_adapter(&base, &training, &Digest::of(b"m")).unwrap();
+        let engine = CpuEngine::new(&base, &start, POSITIONS).unwrap();
+        let mechanism = golden::mechanism(|_| {});
+        let digest = Digest::of(b"m");
+        let mut attempt =
+            Attempt::begin(&engine, start.clone(), &training, &mechanism, secret(1), digest)
+                .unwrap();
+        let mut gradient = vec![1.0; start.values().len()];
+        attempt.apply(0, &PrivateGradient::frozen(gradient.clone())).unwrap();
+        // The first tensor gets neither a gradient nor, as its moments are gone, an update.
+        let (.., place) = start.tensors().next().unwrap();
+        gradient[place.clone()].fill(0.0);
+        attempt.optimiser = Optimiser::new(training.optimiser, gradient.len());
+        attempt.adapter.values_mut()[place].fill(0.0);
+        let found = attempt.apply(0, &PrivateGradient::frozen(gradient));
+        assert_eq!(found, Err(TrainError::Unmoved));
+    }
+
+    #[test]
+    fn every_optimiser_and_every_clipping_trains_and_replays() {
+        let manifest::Optimiser::Adamw(adamw) = training(&base()).optimiser else { panic!() };
+        let (learning_rate, weight_decay) = (adamw.learning_rate, adamw.weight_decay);
+        let sgd = manifest::Sgd { learning_rate, momentum: Real(0.9), weight_decay };
+        let (noise, quantile, rate) = (Real(2.0), Real(0.5), Real(0.2));
+        let run = |optimiser, clipping| {
+            let base = base();
+            let mut training = training(&base);
+            training.optimiser = optimiser;
+            let mechanism = golden::mechanism(|terms| terms.clipping = clipping);
+            let (secret, digest) = (secret(1), Digest::of(b"m"));
+            train(&base, &units(), &training, &mechanism, secret, &digest, &mut |_| {}).unwrap()
+        };
+        let mut all = Vec::new();
+        for optimiser in [
+            manifest::Optimiser::Adamw(adamw),
+            manifest::Optimiser::DpAdamw { adamw, floor: Real(1e-8) },
+            manifest::Optimiser::Sgd(sgd),
+        ] {
+            for clipping in [
+                Clipping::Adaptive(measurement::privacy::Adaptive { noise, quantile, rate }),
+                Clipping::Flat,
+                Clipping::Normalised { gamma: Real(0.01) },
+                Clipping::PerLayer,
+            ] {
+                let adapter = run(optimiser, clipping);
+                assert_eq!(adapter, run(optimiser, clipping));
+                assert!(!all.contains(&adapter), "{clipping}");
+                all.push(adapter);
+            }
+        }
+    }
+
     /// Counts gradients, and returns what it is told to.
     struct Fake {
         calls: AtomicUsize,
@@ -492,6 +589,17 @@ mod tests {
     }
 
     #[test]
+    fn units_of_nothing_to_learn_and_one_unit_alone_take_the_same_work() {
+        let empty = || Example::new(&[], &[], POSITIONS);
+        let one_token = || Example::new(&[3], &[true], POSITIONS);
+        let idle = (0..8).map(|u| vec![if u % 2 == 0 { empty() } else { one_token() }]).collect();
+        let (none, work) = with_fake(1.0, &Units::new(idle, POSITIONS));
+        assert_eq!((work, none), (18, with_fake(0.0, &units()).0));
+        let alone = Units::new(vec![vec![example(1)]], POSITIONS);
+        assert_eq!(with_fake(1.0, &alone).1, 18);
+    }
+
+    #[test]
     fn a_gradient_that_is_not_finite_trains_like_no_gradient() {
         assert_eq!(with_fake(f32::NAN, &units()).0, with_fake(0.0, &units()).0);
         assert_ne!(with_fake(1.0, &units()).0, with_fake(0.0, &units()).0);
@@ -524,11 +632,13 @@ mod tests {
         let parameters = adapter.values().len();
         let terms =
             golden::mechanism(|terms| terms.max_grad_norm = Real(json["clip"].as_f64().unwrap()));
-        let gaussian = GaussianMechanism::new(&terms, parameters).unwrap();
+        let gaussian = GaussianMechanism::new(&terms, &[parameters]).unwrap();
         let users: Vec<usize> = serde_json::from_value(json["users"].clone()).unwrap();
-        let mut settings = training(&base()).optimiser;
+        let manifest::Optimiser::Adamw(mut settings) = training(&base()).optimiser else {
+            panic!()
+        };
         (settings.learning_rate, settings.weight_decay) = (Real(0.01), Real(0.1));
-        let mut optimiser = AdamW::new(settings, parameters);
+        let mut optimiser = Optimiser::new(manifest::Optimiser::Adamw(settings), parameters);
 
         let gradients = |adapter: &Adapter| -> Vec<Vec<f32>> {
             let one = |i: usize| {
@@ -568,8 +678,16 @@ mod tests {
                 }
                 let sum: Vec<f32> = gaussian.without_noise(&sum).iter().map(|v| v * 4.0).collect();
                 close(&sum, &flat(&adapter, "user_clipped_sum"), 2e-5);
+                let normalised = golden::mechanism(|terms| {
+                    terms.clipping = Clipping::Normalised { gamma: Real(0.01) };
+                    terms.expected_batch = 1;
+                });
+                let normalised = GaussianMechanism::new(&normalised, &[parameters]).unwrap();
+                let mut sum = normalised.sum();
+                each.iter().for_each(|gradient| sum.add(gradient));
+                close(&normalised.without_noise(&sum), &flat(&adapter, "auto_s_sum"), 2e-5);
             }
-            optimiser.update(adapter.values_mut(), &mean, 0.01);
+            optimiser.update(adapter.values_mut(), &mean, 0.0, 0.01);
         }
         for (found, expected) in adapter.values().iter().zip(flat(&adapter, "adamw_after3")) {
             assert!((found - expected).abs() < 2e-4, "{found} {expected}");

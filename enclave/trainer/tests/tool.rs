@@ -231,7 +231,7 @@ fn names_the_line_it_cannot_read() {
     lines.push_str("{\"prompt\": 7}\n");
     std::fs::write(&records, lines).unwrap();
     let said = problem(&["evaluate", text(&model), "--data", text(&records)]);
-    assert!(said.ends_with("records.jsonl:21: record has none of the three shapes\n"), "{said}");
+    assert!(said.ends_with("records.jsonl:21: record has none of the shapes\n"), "{said}");
 }
 
 #[test]
@@ -261,4 +261,22 @@ fn reads_the_demonstration_s_base_model() {
     let reply = said["reply"].as_str().unwrap();
     assert!(reply.ends_with('.') && reply.contains(' '), "a sentence: {said}");
     assert!(!reply.contains("Dear") && !reply.contains("regards"), "no letter yet: {said}");
+}
+
+#[test]
+fn audits_its_own_mechanism() {
+    let run = ["audit-trainer", "--sigma", "2", "--q", "0.25", "--steps", "20", "--json"];
+    let found = json(&[&run[..], &["--delta", "1e-4", "--canaries", "1024"]].concat());
+    assert_eq!(found["stands"], true, "{found}");
+    let (measured, claimed) = (&found["epsilon_measured"], &found["epsilon_claimed"]);
+    assert!(measured.as_f64().unwrap() <= claimed.as_f64().unwrap(), "{found}");
+    assert!(found["noise"].as_f64().unwrap() > 0.9, "{found}");
+}
+
+#[test]
+fn refuses_to_audit_a_mechanism_that_cannot_be() {
+    let run = ["audit-trainer", "--q", "0.25", "--steps", "20", "--delta", "1e-4"];
+    assert!(problem(&[&run[..], &["--sigma=-1"]].concat()).contains("noise multiplier is -1"));
+    assert!(problem(&[&run[..], &["--sigma=NaN"]].concat()).contains("noise multiplier is NaN"));
+    assert!(problem(&["audit-trainer", "--manifest", "nowhere"]).contains("nowhere"));
 }

@@ -134,6 +134,10 @@ fn stock(arguments: &Arguments) -> anyhow::Result<Stock> {
     stock.insert(Item::BaseConfig, arguments.base.join("config.json"));
     stock.insert(Item::BaseWeights, arguments.base.join("model.safetensors"));
     stock.insert(Item::Tokenizer, arguments.base.join("tokenizer.json"));
+    let template = arguments.base.join("chat_template.jinja");
+    if template.exists() {
+        stock.insert(Item::Template, template);
+    }
     if let Some(path) = &arguments.endorsements {
         stock.insert(Item::Endorsements, path.clone());
     }

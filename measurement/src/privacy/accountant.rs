@@ -67,10 +67,11 @@ const TRUNCATION_SHARE: f64 = 1e-3;
 /// use measurement::cbor::Real;
 /// use measurement::privacy::accountant::{Accountant, smallest_physical_batch};
 /// use measurement::privacy::accountant::solve_noise_multiplier;
-/// use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
+/// use measurement::privacy::{Adjacency, Clipping, Mechanism, Sampler, Terms, Unit};
 ///
 /// let mut terms = Terms {
 ///     adjacency: Adjacency::AddOrRemoveOne,
+///     clipping: Clipping::Flat,
 ///     delta: Real(1e-6),
 ///     expected_batch: 64,
 ///     max_grad_norm: Real(1.0),

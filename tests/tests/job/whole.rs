@@ -3,6 +3,7 @@
 use host::progress;
 use measurement::carrier::{Event, HEADER, HOST_PORT, Item, Kind, read_header};
 use measurement::manifest::Tee;
+use measurement::trace::Trace;
 
 use crate::machine::Ended;
 use crate::scene::{Scene, Setting};
@@ -53,6 +54,19 @@ fn heard(ended: &Ended) -> String {
     text
 }
 
+/// The events among what the host is told.
+fn events(ended: &Ended) -> Vec<Event> {
+    let mut bytes = ended.written[HOST_PORT].as_slice();
+    let mut events = Vec::new();
+    while let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() {
+        let (kind, length) = read_header(*header).unwrap();
+        let (payload, rest) = rest.split_at(length);
+        bytes = rest;
+        events.extend((kind == Kind::Event).then(|| Event::from_bytes(payload).unwrap()));
+    }
+    events
+}
+
 #[test]
 fn the_host_hears_the_same_whatever_the_records_are() {
     let many: String = (0..30)
@@ -66,6 +80,7 @@ fn the_host_hears_the_same_whatever_the_records_are() {
         let Some(scene) = Scene::new(&setting) else { return };
         let (ended, _) = launch(&scene, |_, _| ()).unwrap();
         assert_eq!(ended.outcome, Ok(()));
+        assert_eq!(events(&ended), Trace::of(&scene.manifest()).events());
         all.push(heard(&ended));
     }
     assert_eq!(all[0], all[1]);

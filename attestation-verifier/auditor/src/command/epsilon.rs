@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use measurement::cbor::Real;
 use measurement::privacy::accountant::{self, Accountant, AccountantError, Bounds, Method};
 use measurement::privacy::accountant::{Sampling, Unknown};
-use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
+use measurement::privacy::{Adjacency, Clipping, Mechanism, Sampler, Terms, Unit};
 use serde::Serialize;
 
 use super::{fail, print, print_json};
@@ -243,6 +243,7 @@ fn held_against_units(arguments: &Arguments, asked: &Sampling) -> Result<(), Str
     let Some(max_units) = arguments.max_units else { return Ok(()) };
     let terms = Terms {
         adjacency: asked.adjacency,
+        clipping: Clipping::Flat,
         delta: Real(asked.delta),
         expected_batch: 1,
         max_grad_norm: Real(1.0),

@@ -6,8 +6,9 @@
 //! | `config.json` | `config` |
 //! | `model.safetensors` | `weights` |
 //! | `tokenizer.json` | `tokenizer` |
+//! | `chat_template.jinja`, where there is one | `template` |
 //!
-//! A folder with a `chat_template.jinja` is refused: no image applies one yet. Llama only. Tensors are named as PEFT names them and listed block by block, in the order of the
+//! Llama only. Tensors are named as PEFT names them and listed block by block, in the order of the
 //! forward pass, `lora_A` before `lora_B`:
 //! `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight`, of `[rank, inputs]`;
 //! `lora_B`, of `[outputs, rank]`.
@@ -56,12 +57,6 @@ pub enum BaseError {
         /// The parser's words.
         problem: String,
     },
-    /// The model brings a chat template of its own.
-    #[error("{}: no image applies a chat template yet", path.display())]
-    Template {
-        /// The template.
-        path: PathBuf,
-    },
 }
 
 /// The shape of a Llama model, as far as an adapter needs it.
@@ -103,14 +98,11 @@ pub fn read(folder: &Path, name: &str) -> Result<(Base, Shape), BaseError> {
     let config = folder.join("config.json");
     let bytes = files::read(&config, MAX_CONFIG)?;
     let shape = Shape::parse(&bytes, &config)?;
-    let path = folder.join("chat_template.jinja");
-    if path.exists() {
-        return Err(BaseError::Template { path });
-    }
+    let template = folder.join("chat_template.jinja");
     let base = Base {
         config: Digest::of(&bytes),
         name: name.to_owned(),
-        template: None,
+        template: template.exists().then(|| digest_of(&template)).transpose()?,
         tokenizer: digest_of(&folder.join("tokenizer.json"))?,
         weights: digest_of(&folder.join("model.safetensors"))?,
     };
@@ -244,14 +236,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn digests_the_files_and_refuses_a_template() {
+    fn digests_the_files_and_the_template_where_there_is_one() {
         let folder = tempfile::tempdir().unwrap();
         write_base(folder.path());
         let (base, _) = read(folder.path(), "tiny").unwrap();
         assert_eq!(base.weights, Digest::of(b"weights"));
         assert_eq!((base.config, base.template), (Digest::of(CONFIG.as_bytes()), None));
         fs::write(folder.path().join("chat_template.jinja"), "x").unwrap();
-        assert!(matches!(read(folder.path(), "tiny"), Err(BaseError::Template { .. })));
+        let (base, _) = read(folder.path(), "tiny").unwrap();
+        assert_eq!(base.template, Some(Digest::of(b"x")));
         fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
         fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
         assert!(matches!(read(folder.path(), "tiny"), Err(BaseError::File(_))));

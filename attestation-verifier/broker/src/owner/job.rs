@@ -7,8 +7,8 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 use measurement::cbor::Real;
-use measurement::manifest::{AdamW, AuditPlan, Schedule, Shape};
-use measurement::privacy::{Adjacency, Sampler, Terms, Unit};
+use measurement::manifest::{self, AdamW, AuditPlan, Schedule, Sgd, Shape};
+use measurement::privacy::{self, Adaptive, Adjacency, Sampler, Terms, Unit};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -134,10 +134,51 @@ pub struct Privacy {
     pub accountant: AccountantName,
     /// The norm a unit's gradient is clipped to.
     pub clip: f64,
+    /// How; absent: scaled down to `clip` where it is longer.
+    pub clipping: Option<Clipping>,
     /// δ.
     pub delta: f64,
     /// ε that the noise is solved for.
     pub epsilon: f64,
+}
+
+/// How a unit's gradient is clipped, as [`measurement::privacy::Clipping`].
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Clipping {
+    /// The norm follows a quantile, from `clip` on.
+    Adaptive {
+        /// The deviation of the noise on the count of unclipped units.
+        noise: f64,
+        /// The share of units that is not to be clipped.
+        quantile: f64,
+        /// The rate of the norm's logarithm.
+        rate: f64,
+    },
+    /// Scaled down to `clip` where it is longer.
+    Flat,
+    /// Scaled to nearly `clip`, whatever its norm.
+    Normalised {
+        /// The norm that is scaled to half of `clip`.
+        gamma: f64,
+    },
+    /// Each layer by itself.
+    PerLayer,
+}
+
+impl From<Clipping> for privacy::Clipping {
+    fn from(clipping: Clipping) -> Self {
+        match clipping {
+            Clipping::Adaptive { noise, quantile, rate } => Self::Adaptive(Adaptive {
+                noise: Real(noise),
+                quantile: Real(quantile),
+                rate: Real(rate),
+            }),
+            Clipping::Flat => Self::Flat,
+            Clipping::Normalised { gamma } => Self::Normalised { gamma: Real(gamma) },
+            Clipping::PerLayer => Self::PerLayer,
+        }
+    }
 }
 
 /// The accountants there are.
@@ -162,7 +203,7 @@ pub struct Train {
     pub heartbeat: u32,
     /// The linear layers that get a branch.
     pub layers: Vec<String>,
-    /// AdamW and its schedule.
+    /// The optimiser and its schedule.
     pub optimiser: Optimiser,
     /// Slots of a step; absent: the fewest that cost almost nothing of δ.
     pub physical_batch: Option<u32>,
@@ -184,24 +225,68 @@ pub enum Target {
     Lora,
 }
 
-/// `[train.optimiser]`
+/// `[train.optimiser]`: the fields of its kind, and no others.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimiser {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
+    /// Decay of the first moment (AdamW).
+    pub beta1: Option<f64>,
+    /// Decay of the second moment (AdamW).
+    pub beta2: Option<f64>,
+    /// Added to the root of the second moment (AdamW).
+    pub epsilon: Option<f64>,
+    /// The least second moment (DP-AdamW).
+    pub floor: Option<f64>,
+    /// Which; absent: AdamW.
+    pub kind: Option<OptimiserKind>,
     /// The peak learning rate.
     pub learning_rate: f64,
+    /// What stays of the last update (SGD).
+    pub momentum: Option<f64>,
     /// The learning rate's shape after warm-up.
     pub schedule: Shape,
     /// Steps over which the rate rises.
     pub warmup: u32,
     /// Decoupled weight decay.
     pub weight_decay: f64,
+}
+
+/// The optimisers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimiserKind {
+    /// AdamW.
+    Adamw,
+    /// AdamW without the noise's share of the second moment.
+    DpAdamw,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+impl Optimiser {
+    /// As the manifest holds it; `None` where a field of its kind is missing, or another is there.
+    #[must_use]
+    pub fn settings(&self) -> Option<manifest::Optimiser> {
+        let Self { beta1, beta2, epsilon, floor, momentum, .. } = *self;
+        let (learning_rate, weight_decay) = (Real(self.learning_rate), Real(self.weight_decay));
+        let adamw = || {
+            let (beta1, beta2, epsilon) = (Real(beta1?), Real(beta2?), Real(epsilon?));
+            Some(AdamW { beta1, beta2, epsilon, learning_rate, weight_decay })
+        };
+        match (self.kind.unwrap_or(OptimiserKind::Adamw), floor, momentum) {
+            (OptimiserKind::Adamw, None, None) => adamw().map(manifest::Optimiser::Adamw),
+            (OptimiserKind::DpAdamw, Some(floor), None) => {
+                Some(manifest::Optimiser::DpAdamw { adamw: adamw()?, floor: Real(floor) })
+            }
+            (OptimiserKind::Sgd, None, Some(momentum))
+                if (beta1, beta2, epsilon) == (None, None, None) =>
+            {
+                let momentum = Real(momentum);
+                Some(manifest::Optimiser::Sgd(Sgd { learning_rate, momentum, weight_decay }))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A setting and what is wrong with it.
@@ -312,6 +397,12 @@ impl Job {
             ("train.batch", u64::from(train.batch) <= data.max_units, "is above data.max_units"),
             ("train.checkpoint", train.checkpoint == 0, "is not 0, and no image writes one yet"),
             ("train.layers", train.layers.iter().all(known), "names a layer that is none"),
+            (
+                "train.optimiser",
+                train.optimiser.settings().is_some(),
+                "has not the fields of its kind: adamw has beta1, beta2 and epsilon, dp-adamw \
+                 floor besides, sgd momentum alone",
+            ),
             ("train.steps", train.steps > 0, "is 0"),
         ]
         .into_iter()
@@ -333,6 +424,7 @@ impl Job {
         let unit = data.unit.clone().map_or(Unit::Record, Unit::Field);
         Terms {
             adjacency: Adjacency::AddOrRemoveOne,
+            clipping: privacy.clipping.map_or(privacy::Clipping::Flat, Into::into),
             delta: Real(privacy.delta),
             expected_batch: train.batch,
             max_grad_norm: Real(privacy.clip),
@@ -347,19 +439,13 @@ impl Job {
         }
     }
 
-    /// AdamW and its schedule, as the manifest holds them.
+    /// The optimiser and its schedule, as the manifest holds them; `None` for one of
+    /// [`Job::findings`].
     #[must_use]
-    pub fn optimiser(&self) -> (AdamW, Schedule) {
-        let Optimiser { beta1, beta2, epsilon, learning_rate, schedule, warmup, weight_decay } =
-            self.train.optimiser;
-        let adamw = AdamW {
-            beta1: Real(beta1),
-            beta2: Real(beta2),
-            epsilon: Real(epsilon),
-            learning_rate: Real(learning_rate),
-            weight_decay: Real(weight_decay),
-        };
-        (adamw, Schedule { shape: schedule, warmup })
+    pub fn optimiser(&self) -> Option<(manifest::Optimiser, Schedule)> {
+        let optimiser = &self.train.optimiser;
+        let Optimiser { schedule: shape, warmup, .. } = *optimiser;
+        Some((optimiser.settings()?, Schedule { shape, warmup }))
     }
 }
 
@@ -412,6 +498,51 @@ pub(super) mod tests {
             job.data.unit = Some("prompt".into());
         });
         assert_eq!(all, ["budget.epsilon", "data.unit", "privacy.delta", "train.steps"]);
+    }
+
+    #[test]
+    fn refuses_an_optimiser_without_the_fields_of_its_kind() {
+        let refused = |change: fn(&mut Optimiser)| {
+            settings(|job| change(&mut job.train.optimiser)) == ["train.optimiser"]
+        };
+        assert!(refused(|o| o.beta1 = None));
+        assert!(refused(|o| o.momentum = Some(0.9)));
+        assert!(refused(|o| o.floor = Some(1e-6)));
+        assert!(refused(|o| o.kind = Some(OptimiserKind::DpAdamw)));
+        assert!(refused(|o| o.kind = Some(OptimiserKind::Sgd)));
+    }
+
+    #[test]
+    fn reads_every_optimiser_schedule_and_clipping() {
+        let plain = "beta1 = 0.9\nbeta2 = 0.999\nepsilon = 1e-8\n";
+        let read = |changes: &[(&str, &str)]| {
+            let text =
+                changes.iter().fold(template(200, 400), |text, (from, to)| text.replace(from, to));
+            let job = Job::parse(&text, Path::new("")).unwrap();
+            assert_eq!(job.findings(), [], "{text}");
+            job
+        };
+        let sgd = read(&[(plain, "kind = \"sgd\"\nmomentum = 0.9\n")]);
+        assert!(matches!(sgd.optimiser().unwrap().0, manifest::Optimiser::Sgd(_)));
+        let dp = format!("{plain}kind = \"dp-adamw\"\nfloor = 1e-6\n");
+        let dp = read(&[(plain, &dp), ("\"cosine\"", "{ wsd = { decay = 5 } }")]);
+        let (optimiser, schedule) = dp.optimiser().unwrap();
+        assert!(matches!(optimiser, manifest::Optimiser::DpAdamw { floor: Real(1e-6), .. }));
+        assert_eq!(schedule.shape, Shape::Wsd { decay: 5 });
+        let clip = "clip = 1.0\n";
+        for (words, rule) in [
+            ("\"per-layer\"", privacy::Clipping::PerLayer),
+            ("{ normalised = { gamma = 0.01 } }", {
+                privacy::Clipping::Normalised { gamma: Real(0.01) }
+            }),
+            ("{ adaptive = { noise = 2.0, quantile = 0.5, rate = 0.2 } }", {
+                let (noise, quantile, rate) = (Real(2.0), Real(0.5), Real(0.2));
+                privacy::Clipping::Adaptive(Adaptive { noise, quantile, rate })
+            }),
+        ] {
+            let job = read(&[(clip, &format!("{clip}clipping = {words}\n"))]);
+            assert_eq!(job.open_terms().clipping, rule);
+        }
     }
 
     #[test]

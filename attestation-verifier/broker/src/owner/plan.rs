@@ -131,6 +131,9 @@ pub enum PlanError {
     /// The mechanism cannot be; everything about it.
     #[error("privacy: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Mechanism(Vec<OutOfRange>),
+    /// The optimiser has not the fields of its kind.
+    #[error("train.optimiser has not the fields of its kind")]
+    Optimiser,
     /// The appraisal policy.
     #[error("{}: {source}", path.display())]
     Policy {
@@ -191,7 +194,7 @@ fn compose(request: &Request<'_>, images: Vec<Image>) -> Result<Plan, PlanError>
     let threat = read_threat(&job.path(&job.job.threat))?;
     let privacy = mechanism(job)?;
     let costs = costs(&privacy, job)?;
-    let training = training(job, &shape);
+    let training = training(job, &shape)?;
     let mut identity = [0; 16];
     random::fresh()?.fill_bytes(&mut identity);
     let manifest = Manifest::write(&manifest::Terms {
@@ -226,16 +229,16 @@ fn compose(request: &Request<'_>, images: Vec<Image>) -> Result<Plan, PlanError>
     Ok(Plan { manifest, listing, files })
 }
 
-fn training(job: &Job, shape: &Shape) -> Training {
-    let (optimiser, schedule) = job.optimiser();
-    Training {
+fn training(job: &Job, shape: &Shape) -> Result<Training, PlanError> {
+    let (optimiser, schedule) = job.optimiser().ok_or(PlanError::Optimiser)?;
+    Ok(Training {
         adapter: shape.adapter(&job.train),
         checkpoint: job.train.checkpoint,
         heartbeat: job.train.heartbeat,
         optimiser,
         schedule,
         sequence: job.train.sequence,
-    }
+    })
 }
 
 fn validity(request: &Request<'_>) -> Validity {

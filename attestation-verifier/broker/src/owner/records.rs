@@ -5,6 +5,7 @@
 //! | shape | fields | must not be blank |
 //! |---|---|---|
 //! | chat | `messages`: list of `{role, content}` | every `content`; at least one `assistant` |
+//! | chat (ShareGPT) | `conversations`: list of `{from, value}` | the same; sealed as `messages` |
 //! | pair | `prompt`, `completion` | both |
 //! | plain | `text` | `text` |
 //!
@@ -158,6 +159,35 @@ enum Role {
     User,
 }
 
+/// A message of ShareGPT.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Turn {
+    from: Speaker,
+    value: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Speaker {
+    #[serde(alias = "assistant")]
+    Gpt,
+    #[serde(alias = "user")]
+    Human,
+    System,
+}
+
+impl From<Turn> for Message {
+    fn from(Turn { from, value }: Turn) -> Self {
+        let role = match from {
+            Speaker::Gpt => Role::Assistant,
+            Speaker::Human => Role::User,
+            Speaker::System => Role::System,
+        };
+        Self { role, content: value }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Shape<'a> {
@@ -185,6 +215,7 @@ impl Shape<'_> {
 /// The fields of one line, as they came.
 #[derive(Default)]
 struct Fields {
+    conversations: Option<Vec<Message>>,
     messages: Option<Vec<Message>>,
     prompt: Option<Zeroizing<String>>,
     completion: Option<Zeroizing<String>>,
@@ -199,7 +230,11 @@ impl Fields {
     }
 
     fn shape(&self) -> Result<Shape<'_>, Flaw> {
-        match (&self.messages, &self.prompt, &self.completion, &self.text) {
+        if self.conversations.is_some() && self.messages.is_some() {
+            return Err(Flaw::Ambiguous);
+        }
+        let messages = self.conversations.as_ref().or(self.messages.as_ref());
+        match (messages, &self.prompt, &self.completion, &self.text) {
             (Some(messages), None, None, None) => Ok(Shape::Chat { messages }),
             (None, Some(prompt), Some(completion), None) => Ok(Shape::Pair { prompt, completion }),
             (None, None, None, Some(text)) => Ok(Shape::Plain { text }),
@@ -252,6 +287,10 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 // Before the shapes: job.toml cannot name a shape's field as the unit.
                 name if self.unit == Some(name) => fields.unit = map.next_value::<Unit>()?.0,
                 "messages" => fields.messages = Some(map.next_value()?),
+                "conversations" => {
+                    let turns = map.next_value::<Vec<Turn>>()?;
+                    fields.conversations = Some(turns.into_iter().map(Message::from).collect());
+                }
                 "prompt" => fields.prompt = Some(map.next_value::<String>()?.into()),
                 "completion" => fields.completion = Some(map.next_value::<String>()?.into()),
                 "text" => fields.text = Some(map.next_value::<String>()?.into()),
@@ -339,6 +378,19 @@ mod tests {
         assert_eq!(parse(chat).unwrap().1.as_deref(), Some("7"));
         let plain = r#"{"customer_id":"7","text":"an essay"}"#;
         assert_eq!(parse(plain).unwrap(), (r#"{"text":"an essay"}"#.into(), Some("7".into())));
+    }
+
+    #[test]
+    fn seals_sharegpt_as_messages() {
+        let chat = r#"{"customer_id":7,"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}"#;
+        let sealed =
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
+        assert_eq!(parse(chat).unwrap().0, sealed);
+        assert!(matches!(flaw(&chat.replace("gpt", "crowd")), Flaw::Malformed { .. }));
+        let both = chat.replace(r#""conversations""#, r#""messages":[],"conversations""#);
+        assert_eq!(flaw(&both), Flaw::Ambiguous);
+        let twice = chat.replace(r#""conversations""#, r#""conversations":[],"conversations""#);
+        assert!(matches!(flaw(&twice), Flaw::Malformed { .. }));
     }
 
     #[test]

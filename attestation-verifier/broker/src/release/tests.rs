@@ -4,8 +4,8 @@ use measurement::dsse::Signature;
 use measurement::launch::Measured;
 use measurement::log::Refusal;
 use measurement::manifest::{
-    AdamW, Adapter, AuditPlan, Base, Dataset, Image, LedgerTerms, Recipient, Schedule, Shape,
-    Tensor, Terms, Training, Validity,
+    AdamW, Adapter, AuditPlan, Base, Dataset, Image, LedgerTerms, Optimiser, Recipient, Schedule,
+    Shape, Tensor, Terms, Training, Validity,
 };
 use measurement::privacy::{self, Adjacency, Mechanism, Sampler, Unit};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -37,6 +37,7 @@ fn custodian(n: u8) -> Custodian {
 fn mechanism(change: impl FnOnce(&mut privacy::Terms)) -> Mechanism {
     let mut terms = privacy::Terms {
         adjacency: Adjacency::AddOrRemoveOne,
+        clipping: privacy::Clipping::Flat,
         delta: Real(1e-6),
         expected_batch: 16,
         max_grad_norm: Real(1.0),
@@ -59,13 +60,13 @@ fn training() -> Training {
         adapter: Adapter { alpha: 8, rank: 4, targets: vec!["q".into()], tensors: vec![tensor] },
         checkpoint: 0,
         heartbeat: 1,
-        optimiser: AdamW {
+        optimiser: Optimiser::Adamw(AdamW {
             beta1: Real(0.9),
             beta2: Real(0.999),
             epsilon: Real(1e-8),
             learning_rate: Real(1e-3),
             weight_decay: Real(0.0),
-        },
+        }),
         schedule: Schedule { shape: Shape::Constant, warmup: 0 },
         sequence: 64,
     }

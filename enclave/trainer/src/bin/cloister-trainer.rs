@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use measurement::cbor::Real;
 use measurement::digest::Digest;
 use measurement::manifest::{self, Schedule, Shape, Training};
-use measurement::privacy::{Adjacency, Mechanism, Sampler, Terms, Unit};
+use measurement::privacy::{Adjacency, Clipping, Mechanism, Sampler, Terms, Unit};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Attack this build's mechanism, and print what was measured beside the claimed epsilon.
+    AuditTrainer(trainer::audit::command::Arguments),
     /// Logits of each token of a sequence.
     Forward(Forward),
     /// Gradients of each example's mean loss with respect to an adapter.
@@ -238,6 +240,9 @@ struct Pretrain {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::AuditTrainer(args) => {
+            return trainer::audit::command::run(&args, operating_system_random());
+        }
         Verb::Forward(args) => forward(&args),
         Verb::Gradients(args) => gradients(&args),
         Verb::Evaluate(args) => evaluate(&args),
@@ -416,6 +421,7 @@ impl Train {
     fn mechanism(&self) -> anyhow::Result<Mechanism> {
         let terms = Terms {
             adjacency: Adjacency::AddOrRemoveOne,
+            clipping: Clipping::Flat,
             delta: Real(1e-9),
             expected_batch: self.expected_batch,
             max_grad_norm: Real(self.max_grad_norm),
@@ -446,13 +452,13 @@ impl Train {
             },
             checkpoint: 0,
             heartbeat: 1,
-            optimiser: manifest::AdamW {
+            optimiser: manifest::Optimiser::Adamw(manifest::AdamW {
                 beta1: Real(0.9),
                 beta2: Real(0.999),
                 epsilon: Real(1e-8),
                 learning_rate: Real(self.learning_rate),
                 weight_decay: Real(0.0),
-            },
+            }),
             schedule: Schedule { shape: Shape::Linear, warmup: self.steps / 20 },
             sequence: self.sequence,
         })
@@ -547,8 +553,12 @@ fn load_model(folder: &Path) -> anyhow::Result<Model> {
     Ok(Model::load(&config, &shards)?)
 }
 
+/// With the chat template beside it, if there is one.
 fn tokeniser(folder: &Path, model: &Model, positions: usize) -> anyhow::Result<Tokeniser> {
-    Ok(Tokeniser::read(&read(&folder.join("tokenizer.json"))?, model.config(), positions)?)
+    let tokenizer = read(&folder.join("tokenizer.json"))?;
+    let tokeniser = Tokeniser::read(&tokenizer, model.config(), positions)?;
+    let template = folder.join("chat_template.jinja");
+    Ok(if template.exists() { tokeniser.with_template(&read(&template)?)? } else { tokeniser })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -4,6 +4,7 @@
 //! root  = HMAC-SHA-512(secret, frame("cloister/trainer/step-key/v1", manifest, engine, state))
 //! batch = HMAC-SHA-512(root, frame("cloister/trainer/batch/v1"))[..32]
 //! noise = HMAC-SHA-512(root, frame("cloister/trainer/noise/v1"))[..32]
+//!         ChaCha20's nonce i for the i-th block of coordinates
 //! frame = each part as u64 length, big-endian, and its bytes
 //! ```
 //!
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 const STEP: &[u8] = b"cloister/trainer/step-key/v1";
 const BATCH: &[u8] = b"cloister/trainer/batch/v1";
 const NOISE: &[u8] = b"cloister/trainer/noise/v1";
-const STATE: &[u8] = b"cloister/trainer/state/v1";
+const STATE: &[u8] = b"cloister/trainer/state/v2";
 const ADAPTER: &[u8] = b"cloister/trainer/adapter-init/v1";
 
 /// What one attempt at a job must not share with any other: 32 bytes from the operating system,
@@ -38,18 +39,26 @@ impl AttemptSecret {
     }
 }
 
-/// Names the digest of a training state: parameters, both moments, and the step.
+/// Names the digest of a training state.
 pub enum State {}
 
-/// The digest of all that training carries from step to step.
-pub fn state_digest(step: u32, adapter: &[f32], first: &[f32], second: &[f32]) -> Digest<State> {
+/// The digest of all that training carries from step to step: parameters, both moments, and the
+/// clipping norm.
+pub fn state_digest(
+    step: u32,
+    norm: f64,
+    adapter: &[f32],
+    first: &[f32],
+    second: &[f32],
+) -> Digest<State> {
     let part = |values: &[f32]| {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         sha384(&bytes)
     };
     let parts = [part(adapter), part(first), part(second)];
     let [adapter, first, second] = &parts;
-    Digest::of(&frame(&[STATE, &step.to_be_bytes(), adapter, first, second]))
+    let norm = norm.to_bits().to_be_bytes();
+    Digest::of(&frame(&[STATE, &step.to_be_bytes(), &norm, adapter, first, second]))
 }
 
 /// The public seed of the adapter's initial values.
@@ -59,8 +68,10 @@ pub fn adapter_seed(manifest: &Digest<Manifest>) -> [u8; 32] {
 
 /// Both streams of one step. Made together, spent together.
 pub struct Streams {
-    pub(crate) batch: BatchStream,
-    pub(crate) noise: NoiseStream,
+    /// Decides who is in the batch.
+    pub batch: BatchStream,
+    /// Becomes noise.
+    pub noise: NoiseStream,
 }
 
 /// Decides who is in the batch, and nothing else.
@@ -68,6 +79,15 @@ pub struct BatchStream(pub(crate) ChaCha20Rng);
 
 /// Becomes noise, and nothing else.
 pub struct NoiseStream(pub(crate) ChaCha20Rng);
+
+impl NoiseStream {
+    /// The stream of one block of coordinates; no two blocks share one.
+    pub(crate) fn block(&self, block: u64) -> ChaCha20Rng {
+        let mut stream = self.0.clone();
+        stream.set_stream(block);
+        stream
+    }
+}
 
 impl Streams {
     /// The streams of the step that begins in `state`.
@@ -150,7 +170,7 @@ mod tests {
     #[test]
     fn the_same_secret_and_state_give_the_same_streams() {
         let derive = || {
-            let state = state_digest(3, &[1.0, 2.0], &[0.0, 0.5], &[0.25, 0.0]);
+            let state = state_digest(3, 1.0, &[1.0, 2.0], &[0.0, 0.5], &[0.25, 0.0]);
             first_words(Streams::derive(&secret(1), &Digest::of(b"m"), "engine", &state))
         };
         assert_eq!(derive(), derive());
@@ -158,7 +178,9 @@ mod tests {
 
     #[test]
     fn any_change_gives_other_streams() {
-        let state = |t, a: f32, m: f32, v: f32| state_digest(t, &[a, 2.0], &[m, 0.5], &[v, 0.0]);
+        let state =
+            |t, a: f32, m: f32, v: f32| state_digest(t, 1.0, &[a, 2.0], &[m, 0.5], &[v, 0.0]);
+        let norm = state_digest(3, 1.000_000_000_000_001, &[1.0, 2.0], &[0.0, 0.5], &[0.25, 0.0]);
         let derive = |s, manifest: &[u8], engine, state| {
             first_words(Streams::derive(&secret(s), &Digest::of(manifest), engine, &state))
         };
@@ -171,9 +193,10 @@ mod tests {
             derive(1, b"m", "engine", state(3, 1.000_000_1, 0.0, 0.25)),
             derive(1, b"m", "engine", state(3, 1.0, -0.0, 0.25)),
             derive(1, b"m", "engine", state(3, 1.0, 0.0, 0.250_000_03)),
+            derive(1, b"m", "engine", norm),
         ];
         let distinct: BTreeSet<u64> = all.iter().flatten().copied().collect();
-        assert_eq!(distinct.len(), 16);
+        assert_eq!(distinct.len(), 18);
     }
 
     #[test]

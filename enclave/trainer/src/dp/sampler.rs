@@ -100,6 +100,36 @@ mod tests {
     }
 
     #[test]
+    fn ten_million_coins_have_the_sizes_and_the_gaps_of_the_law() {
+        let (units, q, rounds) = (50_000, 0.01, 200_u8);
+        let records = vec![1; units];
+        let (mut sizes, mut gaps) = (Vec::new(), vec![0_u32; 400]);
+        for seed in 0..rounds {
+            let batch = draw(q, 50_000, 1, &records, seed);
+            sizes.push(batch.slots().len() as f64);
+            for pair in batch.slots().windows(2) {
+                gaps[(pair[1].unit - pair[0].unit - 1).min(399)] += 1;
+            }
+        }
+        let mean = sizes.iter().sum::<f64>() / f64::from(rounds);
+        let variance = sizes.iter().map(|size| (size - mean).powi(2)).sum::<f64>() / 199.0;
+        let expected = units as f64 * q * (1.0 - q);
+        assert!((mean - 500.0).abs() < 6.0 * (expected / 200.0).sqrt(), "{mean}");
+        // The variance of 200 sizes is off by a tenth of itself, as a deviation.
+        assert!((variance / expected - 1.0).abs() < 0.6, "{variance}");
+        // Geometric gaps, but for the end of the list.
+        let all: f64 = gaps.iter().map(|count| f64::from(*count)).sum();
+        let distance: f64 = (0..300)
+            .map(|gap| {
+                let expected = all * q * (1.0 - q).powi(gap);
+                (f64::from(gaps[gap as usize]) - expected).powi(2) / expected
+            })
+            .sum();
+        // Chi-squared with 300 degrees of freedom: mean 300, deviation 24.5.
+        assert!((300.0 - 6.0 * 24.5..300.0 + 6.0 * 24.5).contains(&distance), "{distance}");
+    }
+
+    #[test]
     fn everyone_joins_at_rate_one() {
         assert_eq!(draw(1.0, 50, 1, &[1; 50], 1).slots().len(), 50);
     }
@@ -130,6 +160,13 @@ mod tests {
         }
         // 256 trials at 3/10: mean 77, deviation 7.3.
         assert!(seen.iter().all(|count| (47..=107).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn looks_at_k_of_a_million_records_of_one_unit() {
+        let batch = draw(1.0, 4, 3, &[1_000_000, 1], 1);
+        let counts: Vec<_> = batch.slots().iter().map(|slot| slot.records.len()).collect();
+        assert_eq!(counts, [3, 1]);
     }
 
     #[test]

@@ -185,12 +185,17 @@ fn slope_by(
     g_gate: &mut [f32],
     g_up: &mut [f32],
 ) {
-    for ((g_gate, gate), g) in g_gate.iter_mut().zip(gate).zip(g) {
-        *g_gate = g * f(*gate)[1];
+    if up.is_empty() {
+        for ((g_gate, gate), g) in g_gate.iter_mut().zip(gate).zip(g) {
+            *g_gate = g * f(*gate)[1];
+        }
+        return;
     }
-    g_gate.iter_mut().zip(up).for_each(|(g_gate, up)| *g_gate *= up);
-    for ((g_up, gate), g) in g_up.iter_mut().zip(gate).zip(g) {
-        *g_up = g * f(*gate)[0];
+    let given = gate.iter().zip(up).zip(g);
+    for ((g_gate, g_up), ((gate, up), g)) in g_gate.iter_mut().zip(g_up).zip(given) {
+        let [value, slope] = f(*gate);
+        *g_gate = g * slope * up;
+        *g_up = g * value;
     }
 }
 

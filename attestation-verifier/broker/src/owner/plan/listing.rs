@@ -192,11 +192,12 @@ impl Listing {
         writeln!(f, "  privacy     epsilon <= {epsilon} at delta {delta}, unit {unit}")?;
         writeln!(
             f,
-            "              noise {:.4}, sample rate {}, {} steps, clip {}",
+            "              noise {:.4}, sample rate {}, {} steps, clip {} {}",
             privacy.noise_multiplier.0,
             privacy.sample_rate.0,
             privacy.steps,
-            privacy.max_grad_norm.0
+            privacy.max_grad_norm.0,
+            privacy.clipping
         )?;
         writeln!(
             f,

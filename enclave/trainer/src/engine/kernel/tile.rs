@@ -180,6 +180,8 @@ impl Word for u32 {
         c: Target<'_>,
     ) {
         debug_assert!(kernel.rounds());
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (left, alpha, right, c);
         #[cfg(target_arch = "x86_64")]
         if kernel == Kernel::Avx512Bf16 {
             #[target_feature(enable = "avx512f,avx512bf16,avx2")]
