@@ -184,6 +184,22 @@ fn reals(file: &safetensors::SafeTensors<'_>, name: &str) -> Vec<f64> {
     }
 }
 
+/// The base model of this test is in f32, so that there is nothing to round.
+#[test]
+fn rehearses_in_bf16_where_the_processor_can() {
+    let (folder, model, records) = folder();
+    let adapter = folder.path().join("adapter");
+    let train = ["train", text(&model), "--data", text(&records), "--out", text(&adapter)];
+    let steps = ["--steps", "1", "--rank", "2", "--sequence", "32", "--bf16"];
+    let batch = ["--expected-batch", "1", "--physical-batch", "1"];
+    let args = [&train[..], &steps, &batch].concat();
+    if trainer::engine::Kernel::rounding().is_some() {
+        assert!(tool(&args).status.success());
+    } else {
+        assert!(problem(&args).contains("--bf16: this processor has no instructions for it"));
+    }
+}
+
 #[test]
 fn names_what_it_cannot_use() {
     let (folder, model, records) = folder();

@@ -17,13 +17,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::dp::AttemptSecret;
-use trainer::engine::{CpuEngine, Engine};
+use trainer::engine::{CpuEngine, Engine, Kernel};
 use trainer::evaluate::{self, Choice};
 use trainer::lora::{Adapter, LoraConfig};
 use trainer::model::Model;
 use trainer::pretrain::{self, Recipe, corpus};
 use trainer::record::{Example, Prompt, Record, Tokeniser};
-use trainer::train::{self, Units};
+use trainer::train::{self, Attempt, Units};
 use zeroize::Zeroizing;
 
 /// Look at models and adapters, rehearse training on this machine, make a small base model.
@@ -150,13 +150,13 @@ struct Train {
     /// The branch is scaled by alpha over rank.
     #[arg(long, default_value_t = 16)]
     alpha: u32,
-    /// Linear layers to adapt.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
-    )]
+    /// Linear layers to adapt, by the ends of their paths.
+    #[arg(long, value_delimiter = ',', default_value = "all-linear")]
     targets: Vec<String>,
+    /// Round activations to bf16 where the base model's weights are bf16: faster, on processors
+    /// that have instructions for it.
+    #[arg(long)]
+    bf16: bool,
     /// Tokens of every example.
     #[arg(long, default_value_t = 96)]
     sequence: u32,
@@ -391,15 +391,22 @@ fn rehearse(args: &Train) -> anyhow::Result<()> {
     let mechanism = args.mechanism()?;
     let training = args.training(&model)?;
     let bar = progress(u64::from(args.steps));
-    let adapter = train::train(
-        &model,
-        &units,
-        &training,
-        &mechanism,
-        AttemptSecret::new(operating_system_random()?),
-        &Digest::of(b"cloister/trainer/rehearsal/v1"),
-        &mut |_| bar.inc(1),
-    )?;
+    let kernel = if args.bf16 {
+        Kernel::rounding().context("--bf16: this processor has no instructions for it")?
+    } else {
+        Kernel::fastest()
+    };
+    let digest = Digest::of(b"cloister/trainer/rehearsal/v1");
+    let start = train::initial_adapter(&model, &training, &digest)?;
+    let engine = CpuEngine::with_kernel(&model, &start, positions, kernel)?;
+    let secret = AttemptSecret::new(operating_system_random()?);
+    let mut attempt =
+        Attempt::begin(&engine, start.clone(), &training, &mechanism, secret, digest)?;
+    for _ in 0..args.steps {
+        attempt.step(&units)?;
+        bar.inc(1);
+    }
+    let adapter = attempt.finish(&start)?;
     bar.finish_and_clear();
     let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned());
     let metadata = BTreeMap::from([("cloister.evidence".to_owned(), "NONE: rehearsal".to_owned())]);
