@@ -12,7 +12,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use trainer::dp::AttemptSecret;
-use trainer::engine::{CpuEngine, Engine, multiply};
+use trainer::engine::{CpuEngine, Engine, Kernel, multiply};
 use trainer::lora::{Adapter, LoraConfig, write_named};
 use trainer::model::{Config, Model};
 use trainer::optimiser::Optimiser;
@@ -29,6 +29,9 @@ struct Cli {
     /// Whether steps clip and add noise.
     #[arg(long, value_enum, default_value_t = Mode::Private)]
     mode: Mode,
+    /// Whether the base model is held in bf16 and activations are rounded for it.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Sequences a step.
     #[arg(long, default_value_t = 16)]
     batch: u32,
@@ -52,6 +55,23 @@ enum Mode {
     Private,
     /// The same gradients, summed as they are.
     Plain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Precision {
+    /// Everything in f32.
+    F32,
+    /// Base weights and what they multiply in bf16.
+    Bf16,
+}
+
+impl Precision {
+    fn kernel(self) -> anyhow::Result<Kernel> {
+        match self {
+            Self::F32 => Ok(Kernel::fastest()),
+            Self::Bf16 => Kernel::rounding().context("no instructions for bf16 here"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -101,14 +121,14 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let config = cli.model.config();
     let model = {
-        let weights = random_weights(&Config::parse(&config)?);
+        let weights = random_weights(&Config::parse(&config)?, cli.precision)?;
         Model::load(&config, &[&weights])?
     };
     let training = training(&cli, &model)?;
     let mechanism = mechanism(&cli)?;
     let digest = Digest::of(b"cloister/trainer/speed/v1");
     let start = initial_adapter(&model, &training, &digest)?;
-    let engine = CpuEngine::new(&model, &start, cli.seq as usize)?;
+    let engine = CpuEngine::with_kernel(&model, &start, cli.seq as usize, cli.precision.kernel()?)?;
     let examples = examples(&cli);
     let mut times = Times { warmup: cli.warmup, cpu: Vec::new(), wall: Vec::new() };
     match cli.mode {
@@ -144,6 +164,7 @@ fn main() -> anyhow::Result<()> {
         "{}",
         json!({
             "mode": format!("cloister-{:?}", cli.mode).to_lowercase(),
+            "precision": format!("{:?}", cli.precision).to_lowercase(),
             "identity": engine.identity(),
             "cpu_median_s": median(&mut cpu),
             "cpu_min_s": cpu.iter().copied().fold(f64::INFINITY, f64::min),
@@ -182,7 +203,7 @@ impl Times {
 }
 
 /// Values of the size a real model starts with, from a fixed stream.
-fn random_weights(config: &Config) -> Vec<u8> {
+fn random_weights(config: &Config, precision: Precision) -> anyhow::Result<Vec<u8>> {
     let mut state = 1_u64;
     let mut next = || {
         state =
@@ -198,7 +219,21 @@ fn random_weights(config: &Config) -> Vec<u8> {
         };
         tensors.insert(name, (shape, values));
     }
-    write_named(&tensors)
+    if precision == Precision::F32 {
+        return Ok(write_named(&tensors));
+    }
+    let upper = |value: &f32| value.to_le_bytes().into_iter().skip(2);
+    let cut = |values: &[f32]| values.iter().flat_map(upper).collect::<Vec<u8>>();
+    let bytes: BTreeMap<_, (_, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, values))| (name, (shape.clone(), cut(values))))
+        .collect();
+    let views = bytes.iter().map(|(name, (shape, data))| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, shape.clone(), data);
+        Ok((name.as_str(), view?))
+    });
+    Ok(safetensors::serialize(views.collect::<anyhow::Result<Vec<_>>>()?, None)?)
 }
 
 fn examples(cli: &Cli) -> Vec<Example> {

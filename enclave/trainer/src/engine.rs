@@ -7,7 +7,7 @@ mod cpu;
 mod kernel;
 mod reference;
 
-pub use cpu::CpuEngine;
+pub use cpu::{CpuEngine, Session};
 pub use kernel::Kernel;
 pub use reference::ReferenceEngine;
 
@@ -355,6 +355,50 @@ mod tests {
                     "{family} {name}: {slope} {size}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn weights_in_bf16_are_multiplied_as_they_are_or_with_what_was_rounded() {
+        for (family, config) in golden::families() {
+            let (_, adapter, example) = of_family(&config);
+            let weights = golden::in_bf16(&golden::random(&config));
+            let model = Model::load(&config, &[&weights]).unwrap();
+            let reference = ReferenceEngine::new(&model, &adapter);
+            let mut expected = vec![0.0; adapter.values().len()];
+            reference.gradient(adapter.values(), &example, &mut expected).unwrap();
+            let kernels = Kernel::all().into_iter().map(|kernel| (kernel, 2e-5));
+            // Eight bits of each activation are left, and these weights are far from small.
+            for (kernel, tolerance) in kernels.chain(Kernel::rounding().map(|k| (k, 0.15))) {
+                let cpu = CpuEngine::with_kernel(&model, &adapter, 23, kernel).unwrap();
+                let mut found = vec![f32::NAN; expected.len()];
+                cpu.gradient(adapter.values(), &example, &mut found).unwrap();
+                let error = relative(&found, &expected);
+                assert!(error < tolerance, "{family} {}: {error}", cpu.identity());
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_continues_what_it_was_given() {
+        for (family, config) in golden::families() {
+            let (model, adapter, example) = of_family(&config);
+            let cpu = CpuEngine::new(&model, &adapter, 23).unwrap();
+            let rows = cpu.logits(adapter.values(), &example).unwrap();
+            let mut session = cpu.session(adapter.values()).unwrap();
+            let mut end = 0;
+            for count in [7, 1, 1, 9, 1] {
+                let found = session.feed(&example.ids()[end..end + count]).unwrap();
+                end += count;
+                let row = &rows[(end - 1) * golden::VOCAB..end * golden::VOCAB];
+                assert!(relative(&found, row) < 1e-5, "{family} {end}");
+            }
+            assert_eq!(session.feed(&[]), Ok(Vec::new()));
+            assert_eq!(
+                session.feed(&[3; 5]),
+                Err(EngineError::Sequence { observed: 24, required: 23 })
+            );
+            assert!(cpu.session(&[]).is_err());
         }
     }
 

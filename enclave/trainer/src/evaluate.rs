@@ -67,14 +67,38 @@ pub fn logits(
     Ok(rows.map(<[f32]>::to_vec).collect())
 }
 
+/// `log p` of each id but the first, given all before it, in nats.
+///
+/// # Errors
+/// When the sequence is longer than the model allows.
+pub fn log_probabilities(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    ids: &[u32],
+) -> Result<Vec<f64>, EvaluateError> {
+    let rows = logits(model, adapter, ids)?;
+    let of = |(row, id): (&Vec<f32>, &u32)| {
+        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|logit| libm::exp(f64::from(logit - top))).sum();
+        let logit = row.get(crate::real::index(*id)).copied().unwrap_or(f32::NEG_INFINITY);
+        f64::from(logit - top) - libm::log(sum)
+    };
+    Ok(rows.iter().zip(ids.iter().skip(1)).map(of).collect())
+}
+
 /// How the next token is chosen.
 pub enum Choice {
     /// The likeliest.
     Greedy,
-    /// Drawn with probabilities `softmax(logits / temperature)` from this stream.
+    /// Drawn with probabilities `softmax(logits / temperature)` from this stream, among the
+    /// likeliest only where one of the two limits is set.
     Sampled {
         /// Above 0; 1 leaves the model's own probabilities.
         temperature: f64,
+        /// At most so many tokens are drawn from.
+        top_k: Option<usize>,
+        /// Only the fewest tokens are drawn from that have this probability together.
+        top_p: Option<f64>,
         /// Where the draws come from.
         stream: Box<ChaCha20Rng>,
     },
@@ -98,15 +122,17 @@ pub fn generate(
     let adapter = adapter.unwrap_or(&silent);
     let positions = (start + tokens).min(model.config().max_positions);
     let engine = CpuEngine::new(model, adapter, positions)?;
-    while ids.len() < positions {
-        let example = Example::new(&ids, &[], positions);
-        let rows = engine.logits(adapter.values(), &example)?;
-        let Some(row) = rows.chunks_exact(model.config().vocab).nth(ids.len() - 1) else { break };
-        let next = choice.of(row);
+    let mut session = engine.session(adapter.values())?;
+    let mut row = session.feed(&ids)?;
+    while ids.len() < positions && !row.is_empty() {
+        let next = choice.of(&row);
         if Some(next) == end || model.config().eos.contains(&next) {
             break;
         }
         ids.push(next);
+        if ids.len() < positions {
+            row = session.feed(&[next])?;
+        }
     }
     Ok(tokeniser.decode(ids.get(start..).unwrap_or_default())?)
 }
@@ -116,19 +142,42 @@ impl Choice {
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let place = match self {
             Self::Greedy => logits.iter().position(|logit| *logit == top),
-            Self::Sampled { temperature, stream } => {
-                let weight = |logit: &f32| libm::exp(f64::from(logit - top) / *temperature);
-                let sum: f64 = logits.iter().map(weight).sum();
+            Self::Sampled { temperature, top_k, top_p, stream } => {
+                let weight = |(place, logit): (usize, &f32)| {
+                    (place, libm::exp(f64::from(logit - top) / *temperature))
+                };
+                let mut weights: Vec<_> = logits.iter().enumerate().map(weight).collect();
+                if top_k.is_some() || top_p.is_some() {
+                    keep_likeliest(&mut weights, *top_k, *top_p);
+                }
+                let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
                 let unit = f64::from(stream.next_u32()) / (f64::from(u32::MAX) + 1.0); // [0, 1)
                 let mut left = unit * sum;
-                logits.iter().map(weight).position(|weight| {
+                let chosen = weights.iter().find(|(_, weight)| {
                     left -= weight;
                     left < 0.0
-                })
+                });
+                chosen.map(|(place, _)| *place)
             }
         };
         place.and_then(|place| u32::try_from(place).ok()).unwrap_or(0)
     }
+}
+
+/// The likeliest first, and no more of them than both limits allow; at least one stays.
+fn keep_likeliest(weights: &mut Vec<(usize, f64)>, top_k: Option<usize>, top_p: Option<f64>) {
+    weights.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    weights.truncate(top_k.unwrap_or(usize::MAX).max(1));
+    let Some(top_p) = top_p else { return };
+    let enough = top_p * weights.iter().map(|(_, weight)| weight).sum::<f64>();
+    let mut sum = 0.0;
+    let kept = weights.iter().take_while(|(_, weight)| {
+        let go_on = sum < enough;
+        sum += weight;
+        go_on
+    });
+    let kept = kept.count().max(1);
+    weights.truncate(kept);
 }
 
 #[cfg(test)]
@@ -168,11 +217,39 @@ mod tests {
         let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
         assert_eq!(Choice::Greedy.of(&logits), 2);
         let stream = Box::new(ChaCha20Rng::from_seed([1; 32]));
-        let mut choice = Choice::Sampled { temperature: 1.0, stream };
+        let mut choice = Choice::Sampled { temperature: 1.0, top_k: None, top_p: None, stream };
         let mut counts = [0_u32; 3];
         (0..8_000).for_each(|_| counts[index(choice.of(&logits))] += 1);
         // Means 1000, 2000, 5000.
         assert!((counts[0].abs_diff(1_000)) < 150 && counts[1].abs_diff(2_000) < 200, "{counts:?}");
+    }
+
+    #[test]
+    fn draws_among_the_likeliest_only() {
+        let logits = [1.0_f32.ln(), 2.0_f32.ln(), 5.0_f32.ln()];
+        let drawn = |top_k, top_p| {
+            let stream = Box::new(ChaCha20Rng::from_seed([1; 32]));
+            let mut choice = Choice::Sampled { temperature: 1.0, top_k, top_p, stream };
+            (0..200).map(|_| choice.of(&logits)).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(drawn(None, None).len(), 3);
+        assert_eq!(drawn(Some(2), None), [1, 2].into());
+        assert_eq!(drawn(Some(1), None), [2].into());
+        assert_eq!(drawn(Some(0), None), [2].into());
+        assert_eq!(drawn(None, Some(0.6)), [2].into());
+        assert_eq!(drawn(None, Some(0.7)), [1, 2].into());
+        assert_eq!(drawn(None, Some(1.0)).len(), 3);
+        assert_eq!(drawn(Some(2), Some(0.9)), [1, 2].into());
+    }
+
+    #[test]
+    fn log_probabilities_are_the_loss_token_by_token() {
+        let model = base();
+        let ids = [3, 9, 8, 7, 6];
+        let found = log_probabilities(&model, None, &ids).unwrap();
+        let loss = mean_loss(&model, None, &[Example::new(&ids, &[true; 5], 5)], 5).unwrap();
+        assert_eq!(found.len(), 4);
+        assert!((found.iter().sum::<f64>() / 4.0 + loss).abs() < 1e-6);
     }
 
     #[test]

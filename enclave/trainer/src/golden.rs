@@ -115,6 +115,21 @@ pub(crate) fn safetensors(tensors: &Tensors) -> Vec<u8> {
     write_tensors(&lent, &BTreeMap::new())
 }
 
+/// The same in bf16, the lower half of each value cut off.
+pub(crate) fn in_bf16(tensors: &Tensors) -> Vec<u8> {
+    let upper = |value: &f32| value.to_le_bytes().into_iter().skip(2);
+    let cut = |values: &[f32]| values.iter().flat_map(upper).collect::<Vec<u8>>();
+    let bytes: BTreeMap<_, _> = tensors
+        .iter()
+        .map(|(name, (shape, values))| (name, (shape.clone(), cut(values))))
+        .collect();
+    let views = bytes.iter().map(|(name, (shape, data))| {
+        let dtype = safetensors::Dtype::BF16;
+        (name.as_str(), safetensors::tensor::TensorView::new(dtype, shape.clone(), data).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
 pub(crate) fn weights() -> Vec<u8> {
     safetensors(&tensors())
 }

@@ -11,8 +11,7 @@ pub(crate) use peft::write_tensors;
 
 pub use peft::{Files, Finding, Unusable, write_named};
 
-use crate::model::{Config, LINEARS, Lent};
-use candle_core::Tensor;
+use crate::model::{Config, LINEARS, Lent, Weight};
 use core::ops::Range;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -295,10 +294,11 @@ impl Adapter {
         self.values.get(place.clone()).unwrap_or_default()
     }
 
-    fn fill(&mut self, tensors: &BTreeMap<String, Tensor>) {
+    fn fill(&mut self, tensors: &BTreeMap<String, Weight>) {
         let places: Vec<_> = self.tensors().collect();
         for (name, _, place) in places {
-            let lent = tensors.get(&name).and_then(Lent::new);
+            let tensor = tensors.get(&name).and_then(|weight| weight.tensor().ok());
+            let lent = tensor.as_ref().and_then(Lent::new);
             if let (Some(lent), Some(values)) = (lent, self.values.get_mut(place)) {
                 values.copy_from_slice(lent.values());
             }

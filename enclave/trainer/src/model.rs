@@ -12,7 +12,7 @@ mod weights;
 
 pub use config::Config;
 pub(crate) use family::LINEARS;
-pub(crate) use weights::{Lent, Weights, read_tensors};
+pub(crate) use weights::{Lent, Weight, Weights, read_tensors};
 
 use thiserror::Error;
 
@@ -25,7 +25,8 @@ pub struct Model {
 impl Model {
     /// Reads `config.json` and the safetensors files (one, or all shards) of a base model.
     ///
-    /// Tensors may be f32, f16 or bf16 and are held as f32.
+    /// Tensors may be f32, f16 or bf16. Matrices of bf16 are held as they are, two bytes a
+    /// parameter; everything else as f32.
     ///
     /// # Errors
     /// All findings: the fields, names, shapes, types and values that do not fit.
@@ -365,6 +366,94 @@ pub(crate) mod tests {
             let findings = Model::load(&config, &[&weights[..end]]).err().unwrap().findings;
             assert_eq!(findings, [Finding::WeightsSyntax { shard: 0 }]);
         }
+    }
+
+    #[test]
+    fn rejects_overlapping_and_misspelt_tensors() {
+        let mut tensors = golden::tensors();
+        let norm = tensors.remove("model.norm.weight").unwrap();
+        tensors.insert("model.nrom.weight".into(), norm);
+        let bytes = golden::safetensors(&tensors);
+        assert_eq!(
+            Model::load(&golden::config(), &[&bytes]).err().unwrap().findings,
+            [
+                Finding::TensorAbsent { name: "model.norm.weight".into() },
+                Finding::TensorUnexpected { name: "model.nrom.weight".into() },
+            ]
+        );
+        let one = BTreeMap::from([
+            ("a".to_owned(), (vec![2], vec![1.0, 2.0])),
+            ("b".to_owned(), (vec![2], vec![3.0, 4.0])),
+        ]);
+        let mut bytes = golden::safetensors(&one);
+        let at = bytes.windows(6).position(|window| window == b"[8,16]").unwrap();
+        bytes[at..at + 6].copy_from_slice(b"[4,12]");
+        let findings = Model::load(&golden::config(), &[&bytes]).err().unwrap().findings;
+        assert_eq!(findings, [Finding::WeightsSyntax { shard: 0 }]);
+    }
+
+    #[test]
+    fn reports_every_tensor_of_a_missing_shard() {
+        let (mut here, mut missing) = (golden::tensors(), BTreeMap::new());
+        for name in ["lm_head.weight", "model.layers.1.mlp.up_proj.bias"] {
+            missing.insert(name.to_owned(), here.remove(name).unwrap());
+        }
+        let (here, missing) = (golden::safetensors(&here), golden::safetensors(&missing));
+        assert!(Model::load(&golden::config(), &[&here, &missing]).is_ok());
+        let absent = |name: &str| Finding::TensorAbsent { name: name.into() };
+        assert_eq!(
+            Model::load(&golden::config(), &[&here]).err().unwrap().findings,
+            [absent("lm_head.weight"), absent("model.layers.1.mlp.up_proj.bias")]
+        );
+    }
+
+    #[test]
+    fn rejects_infinities_in_bf16() {
+        let mut tensors = golden::tensors();
+        if let Some((_, values)) = tensors.get_mut("model.embed_tokens.weight") {
+            values[3] = f32::NEG_INFINITY;
+        }
+        let bytes = golden::in_bf16(&tensors);
+        assert_eq!(
+            Model::load(&golden::config(), &[&bytes]).err().unwrap().findings,
+            [Finding::TensorNotFinite { name: "model.embed_tokens.weight".into() }]
+        );
+    }
+
+    #[test]
+    fn ignores_stored_buffers_and_takes_names_without_the_prefix() {
+        for (family, config) in golden::families() {
+            let mut tensors = golden::random(&config);
+            let block = tensors.keys().find(|name| name.contains(".0.")).unwrap().clone();
+            let block = block.split(".0.").next().unwrap().to_owned();
+            for buffer in ["attn.bias", "attn.masked_bias", "attention.rotary_emb.inv_freq"] {
+                tensors.insert(format!("{block}.0.{buffer}"), (vec![1], vec![f32::NAN]));
+            }
+            assert!(Model::load(&config, &[&golden::safetensors(&tensors)]).is_ok(), "{family}");
+            let short = tensors.into_iter().map(|(name, tensor)| {
+                let short = name.strip_prefix(Config::parse(&config).unwrap().prefix);
+                (short.unwrap_or(&name).to_owned(), tensor)
+            });
+            let short = golden::safetensors(&short.collect());
+            assert!(Model::load(&config, &[&short]).is_ok(), "{family}");
+        }
+    }
+
+    #[test]
+    fn takes_the_old_name_of_the_head_of_gpt_neox() {
+        let Some(folder) = golden::folder("gpt_neox") else { return };
+        let bytes = folder.read("model.safetensors");
+        let old = String::from_utf8_lossy(&bytes).find("lm_head.weight").unwrap();
+        let mut renamed = bytes.clone();
+        let entry = b"embed_out.weight";
+        renamed.splice(old..old + 14, entry.iter().copied());
+        let end = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+        // Two bytes more in the header: two blanks less, or eight bytes more in all.
+        renamed.splice(end + 2..end + 2, [b' '; 6]);
+        renamed[..8].copy_from_slice(&u64::try_from(end).unwrap().to_le_bytes());
+        assert!(Model::load(&folder.read("config.json"), &[&renamed]).is_ok());
+        let gptj = golden::folder("gptj").unwrap();
+        assert!(Model::load(&gptj.read("config.json"), &[&renamed]).is_err());
     }
 
     #[test]

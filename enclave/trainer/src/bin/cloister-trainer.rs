@@ -17,13 +17,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::dp::AttemptSecret;
-use trainer::engine::{CpuEngine, Engine};
+use trainer::engine::{CpuEngine, Engine, Kernel};
 use trainer::evaluate::{self, Choice};
 use trainer::lora::{Adapter, LoraConfig};
 use trainer::model::Model;
 use trainer::pretrain::{self, Recipe, corpus};
 use trainer::record::{Example, Prompt, Record, Tokeniser};
-use trainer::train::{self, Units};
+use trainer::train::{self, Attempt, Units};
 use zeroize::Zeroizing;
 
 /// Look at models and adapters, rehearse training on this machine, make a small base model.
@@ -117,6 +117,12 @@ struct Generate {
     /// Draw at this temperature instead of taking the likeliest token.
     #[arg(long)]
     temperature: Option<f64>,
+    /// Draw from that many of the likeliest tokens only.
+    #[arg(long, requires = "temperature")]
+    top_k: Option<usize>,
+    /// Draw from the fewest tokens only that have this probability together.
+    #[arg(long, requires = "temperature")]
+    top_p: Option<f64>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u8,
@@ -144,13 +150,13 @@ struct Train {
     /// The branch is scaled by alpha over rank.
     #[arg(long, default_value_t = 16)]
     alpha: u32,
-    /// Linear layers to adapt.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
-    )]
+    /// Linear layers to adapt, by the ends of their paths.
+    #[arg(long, value_delimiter = ',', default_value = "all-linear")]
     targets: Vec<String>,
+    /// Round activations to bf16 where the base model's weights are bf16: faster, on processors
+    /// that have instructions for it.
+    #[arg(long)]
+    bf16: bool,
     /// Tokens of every example.
     #[arg(long, default_value_t = 96)]
     sequence: u32,
@@ -282,13 +288,20 @@ fn gradients(args: &Gradients) -> anyhow::Result<()> {
     let (model, adapter) = args.base.load()?;
     let adapter = adapter.context("--adapter is needed: gradients are taken with respect to it")?;
     let examples: Vec<Labelled> = read_json(&args.examples)?;
-    let positions = examples.iter().map(|e| e.ids.len()).max().unwrap_or(0).max(2);
-    let engine = CpuEngine::new(&model, &adapter, positions)?;
     let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+    let limit = model.config().vocab;
     for labelled in &examples {
-        ensure!(labelled.ids.len() == labelled.labels.len(), "as many labels as ids are needed");
-        let learned: Vec<bool> = labelled.labels.iter().map(|label| *label >= 0).collect();
-        let example = Example::new(&labelled.ids, &learned, positions);
+        let Labelled { ids, labels } = labelled;
+        ensure!(ids.len() == labels.len(), "as many labels as ids are needed");
+        let mut marked = ids.iter().zip(labels);
+        let own = |(id, label): (&u32, &i64)| *label == -100 || *label == i64::from(*id);
+        ensure!(marked.all(own), "a label is its own id, or -100");
+        let known = |id: &u32| usize::try_from(*id).is_ok_and(|id| id < limit);
+        ensure!(ids.iter().all(known), "{}: an id is not below {limit}", args.examples.display());
+        let learned: Vec<bool> = labels.iter().map(|label| *label >= 0).collect();
+        let positions = ids.len().max(2);
+        let example = Example::new(ids, &learned, positions);
+        let engine = CpuEngine::new(&model, &adapter, positions)?;
         let mut gradient = vec![0.0; adapter.values().len()];
         engine.gradient(adapter.values(), &example, &mut gradient)?;
         let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
@@ -332,8 +345,11 @@ fn generate(args: &Generate) -> anyhow::Result<()> {
     let mut choice = match args.temperature {
         Some(temperature) => {
             ensure!(temperature > 0.0, "--temperature must be above 0");
+            ensure!(args.top_k != Some(0), "--top-k must be above 0");
+            let part = |p: f64| p > 0.0 && p <= 1.0;
+            ensure!(args.top_p.is_none_or(part), "--top-p must be above 0 and at most 1");
             let stream = Box::new(ChaCha20Rng::from_seed([args.seed; 32]));
-            Choice::Sampled { temperature, stream }
+            Choice::Sampled { temperature, top_k: args.top_k, top_p: args.top_p, stream }
         }
         None => Choice::Greedy,
     };
@@ -375,15 +391,22 @@ fn rehearse(args: &Train) -> anyhow::Result<()> {
     let mechanism = args.mechanism()?;
     let training = args.training(&model)?;
     let bar = progress(u64::from(args.steps));
-    let adapter = train::train(
-        &model,
-        &units,
-        &training,
-        &mechanism,
-        AttemptSecret::new(operating_system_random()?),
-        &Digest::of(b"cloister/trainer/rehearsal/v1"),
-        &mut |_| bar.inc(1),
-    )?;
+    let kernel = if args.bf16 {
+        Kernel::rounding().context("--bf16: this processor has no instructions for it")?
+    } else {
+        Kernel::fastest()
+    };
+    let digest = Digest::of(b"cloister/trainer/rehearsal/v1");
+    let start = train::initial_adapter(&model, &training, &digest)?;
+    let engine = CpuEngine::with_kernel(&model, &start, positions, kernel)?;
+    let secret = AttemptSecret::new(operating_system_random()?);
+    let mut attempt =
+        Attempt::begin(&engine, start.clone(), &training, &mechanism, secret, digest)?;
+    for _ in 0..args.steps {
+        attempt.step(&units)?;
+        bar.inc(1);
+    }
+    let adapter = attempt.finish(&start)?;
     bar.finish_and_clear();
     let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned());
     let metadata = BTreeMap::from([("cloister.evidence".to_owned(), "NONE: rehearsal".to_owned())]);

@@ -10,16 +10,18 @@
 mod attention;
 mod block;
 mod line;
+mod matrix;
 mod norm;
 
-use super::kernel::{Kernel, Target, View, exponentials, product, soften};
+use super::kernel::{Kernel, Target, View, exponentials, soften};
 use super::{Engine, EngineError};
 use crate::lora::Adapter;
 use crate::model::config::{Head, bias, weight};
-use crate::model::{Config, Lent, Model};
+use crate::model::{Config, Lent, Model, Weight};
 use crate::real::{index, narrow};
 use crate::record::Example;
 use block::{Block, Tape};
+use matrix::{Activation, Matrix};
 use norm::Norm;
 
 /// Trains on the CPU in f32 with the kernels of this crate. The same bits on every machine that
@@ -27,11 +29,11 @@ use norm::Norm;
 pub struct CpuEngine<'m> {
     config: &'m Config,
     kernel: Kernel,
-    words: Lent<'m>,
-    places: Option<Lent<'m>>,
+    words: Matrix<'m>,          // (vocab, hidden)
+    places: Option<Matrix<'m>>, // (positions of the model, hidden)
     blocks: Vec<Block<'m>>,
     norm: Norm<'m>,
-    head: Lent<'m>,
+    head: Matrix<'m>, // (vocab, hidden)
     head_bias: Option<Lent<'m>>,
     positions: usize,
     parameters: usize,
@@ -72,16 +74,17 @@ impl<'m> CpuEngine<'m> {
         let blocks = config.blocks.iter().map(block).collect::<Result<Vec<_>, _>>()?;
         let head = if config.head.tied { &config.embedding.words } else { Head::PATH };
         let with_bias = config.head.bias.then(|| weights.lend(&bias(Head::PATH)));
-        let places = config.embedding.positions.as_ref().map(|path| weights.lend(&weight(path)));
+        let matrix = |path: &str| Matrix::new(&weights, &weight(path), config.hidden);
+        let places = config.embedding.positions.as_deref().map(matrix);
         Ok(Self {
             config,
             kernel,
-            words: weights.lend(&weight(&config.embedding.words))?,
+            words: matrix(&config.embedding.words)?,
             places: places.transpose()?,
             first: blocks.iter().position(Block::is_adapted).unwrap_or(blocks.len()),
             blocks,
             norm: Norm::new(&weights, &config.norm)?,
-            head: weights.lend(&weight(head))?,
+            head: matrix(head)?,
             head_bias: with_bias.transpose()?,
             positions,
             parameters: adapter.values().len(),
@@ -106,12 +109,25 @@ impl<'m> CpuEngine<'m> {
     pub fn logits(&self, adapter: &[f32], example: &Example) -> Result<Vec<f32>, EngineError> {
         self.check(adapter, example)?;
         let x = self.forward(adapter, example).1;
-        let mut logits = self.head(&x);
+        Ok(self.capped(self.head(&x)))
+    }
+
+    /// A text that grows, with what earlier positions need not be computed for again.
+    ///
+    /// # Errors
+    /// When the adapter has another number of parameters.
+    pub fn session<'a>(&'a self, adapter: &'a [f32]) -> Result<Session<'a, 'm>, EngineError> {
+        self.check_adapter(adapter)?;
+        let caches = self.blocks.iter().map(|_| Vec::new()).collect();
+        Ok(Session { engine: self, adapter, caches, position: 0 })
+    }
+
+    fn capped(&self, mut logits: Vec<f32>) -> Vec<f32> {
         if let Some(cap) = self.config.head.cap {
             let mut slopes = vec![0.0; logits.len()];
             soften(cap, &mut logits, &mut slopes);
         }
-        Ok(logits)
+        logits
     }
 
     /// The example's loss: the mean of `-log p` over its labelled tokens, 0 where it has none.
@@ -126,11 +142,14 @@ impl<'m> CpuEngine<'m> {
         Ok(self.cross_entropy(&mut x, example))
     }
 
+    fn check_adapter(&self, adapter: &[f32]) -> Result<(), EngineError> {
+        let (observed, required) = (adapter.len(), self.parameters);
+        let fits = observed == required;
+        if fits { Ok(()) } else { Err(EngineError::Adapter { observed, required }) }
+    }
+
     fn check(&self, adapter: &[f32], example: &Example) -> Result<(), EngineError> {
-        if adapter.len() != self.parameters {
-            let required = self.parameters;
-            return Err(EngineError::Adapter { observed: adapter.len(), required });
-        }
+        self.check_adapter(adapter)?;
         if example.ids().len() != self.positions {
             let (observed, required) = (example.ids().len(), self.positions);
             return Err(EngineError::Sequence { observed, required });
@@ -140,10 +159,12 @@ impl<'m> CpuEngine<'m> {
 
     /// Tapes of all blocks, and the normed output of the last with its input.
     fn forward(&self, adapter: &[f32], example: &Example) -> (Vec<Tape>, Vec<f32>, Vec<f32>) {
-        let mut x = self.embed(example); // (positions, hidden)
+        let mut x = self.embed(example.ids(), 0); // (positions, hidden)
         let mut tapes = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (tape, out) = block.forward(adapter, x);
+            let mut cache = Vec::new();
+            let (mut tape, out) = block.forward(adapter, x, &mut cache);
+            tape.attention.qkv = cache;
             tapes.push(tape);
             x = out;
         }
@@ -151,18 +172,17 @@ impl<'m> CpuEngine<'m> {
         (tapes, normed, x)
     }
 
-    fn embed(&self, example: &Example) -> Vec<f32> {
-        let (hidden, factor) = (self.config.hidden, self.config.embedding.factor);
-        let mut x = Vec::with_capacity(self.positions * hidden);
-        for &id in example.ids() {
-            let start = index(id) * hidden;
-            match self.words.values().get(start..start + hidden) {
-                Some(row) => x.extend(row.iter().map(|value| value * factor)),
-                None => x.resize(x.len() + hidden, 0.0),
-            }
+    /// The residual stream of ids at positions from `first` on.
+    fn embed(&self, ids: &[u32], first: usize) -> Vec<f32> {
+        let factor = self.config.embedding.factor;
+        let mut x = Vec::with_capacity(ids.len() * self.config.hidden);
+        for &id in ids {
+            self.words.append(index(id), factor, &mut x);
         }
         if let Some(places) = &self.places {
-            x.iter_mut().zip(places.values()).for_each(|(x, place)| *x += place);
+            let mut added = Vec::with_capacity(x.len());
+            (first..first + ids.len()).for_each(|place| places.append(place, 1.0, &mut added));
+            x.iter_mut().zip(added).for_each(|(x, place)| *x += place);
         }
         x
     }
@@ -174,9 +194,8 @@ impl<'m> CpuEngine<'m> {
             Some(bias) => bias.values().repeat(x.len() / hidden),
             None => vec![0.0; x.len() / hidden * vocab],
         };
-        let head = View::new(self.head.values(), hidden);
-        let x = View::new(x, hidden);
-        product(self.kernel, 1.0, x, head.turned(), Target::new(&mut logits, vocab));
+        let x = Activation::new(self.kernel, View::new(x, hidden));
+        self.head.forward(&x, Target::new(&mut logits, vocab));
         logits
     }
 
@@ -202,9 +221,8 @@ impl<'m> CpuEngine<'m> {
                 }
             }
             stripe.fill(0.0);
-            let head = View::new(self.head.values(), hidden);
-            let into = Target::new(stripe, hidden);
-            product(self.kernel, 1.0, View::new(&logits, vocab), head, into);
+            let g = Activation::new(self.kernel, View::new(&logits, vocab));
+            self.head.backward(&g, Target::new(stripe, hidden));
         }
         loss
     }
@@ -236,13 +254,49 @@ impl Engine for CpuEngine<'_> {
     }
 }
 
+/// A text that grows: keys and values of earlier positions are kept, block by block.
+pub struct Session<'a, 'm> {
+    engine: &'a CpuEngine<'m>,
+    adapter: &'a [f32],
+    caches: Vec<Vec<f32>>, // (positions so far, queries, keys and values) each
+    position: usize,
+}
+
+impl Session<'_, '_> {
+    /// Goes on with some ids; the logits after the last of them. Empty without ids.
+    ///
+    /// # Errors
+    /// When the text becomes longer than the engine's sequences.
+    pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let Self { engine, adapter, caches, position } = self;
+        let end = *position + ids.len();
+        if end > engine.positions {
+            return Err(EngineError::Sequence { observed: end, required: engine.positions });
+        }
+        let mut x = engine.embed(ids, *position);
+        *position = end;
+        for (block, cache) in engine.blocks.iter().zip(caches) {
+            x = block.forward(adapter, x, cache).1;
+        }
+        let last = x.chunks_exact(engine.config.hidden).next_back().unwrap_or_default();
+        let normed = engine.norm.rows(last);
+        Ok(if normed.is_empty() { normed } else { engine.capped(engine.head(&normed)) })
+    }
+}
+
 /// A model whose weights are lent by name.
 struct Lender<'m>(&'m Model);
 
 impl<'m> Lender<'m> {
+    fn weight(&self, name: &str) -> Result<&'m Weight, EngineError> {
+        self.0.weights().weight(name).ok_or(EngineError::Weights)
+    }
+
     fn lend(&self, name: &str) -> Result<Lent<'m>, EngineError> {
-        let tensor = self.0.weights().tensor(name);
-        tensor.and_then(Lent::new).ok_or(EngineError::Weights)
+        match self.weight(name)? {
+            Weight::Single(tensor) => Lent::new(tensor).ok_or(EngineError::Weights),
+            Weight::Brain { .. } => Err(EngineError::Weights),
+        }
     }
 
     fn config(&self) -> &'m Config {

@@ -16,14 +16,17 @@
     reason = "the call of a function compiled for AVX2, once it is known to be there"
 )]
 
+mod brain;
 mod matrix;
 mod tile;
 
 pub use tile::Kernel;
 
+pub(super) use brain::{Brain, widen};
 pub(super) use matrix::{Left, Target, View, product};
 
 use crate::model::config::Activation;
+use brain::plain_rounded;
 
 const LANES: usize = 8;
 
@@ -51,6 +54,21 @@ macro_rules! widest {
 widest! {
     /// `exp(x - top)` of each x, in place, where `top` is the largest; returns `top`.
     exponentials = plain_exponentials(row: &mut [f32]) -> f32
+}
+
+widest! {
+    /// A row rounded to pairs of bf16.
+    round_row = plain_rounded(into: &mut [u32], row: &[f32])
+}
+
+/// A matrix rounded to pairs of bf16 along its rows; an odd last column is paired with 0.
+pub(super) fn rounded(view: View<'_>) -> Vec<u32> {
+    let half = view.row(0).len().div_ceil(2).max(1);
+    let mut pairs = vec![0; view.height() * half];
+    for (row, into) in pairs.chunks_exact_mut(half).enumerate() {
+        round_row(into, view.row(row));
+    }
+    pairs
 }
 
 widest! {
@@ -167,12 +185,17 @@ fn slope_by(
     g_gate: &mut [f32],
     g_up: &mut [f32],
 ) {
-    for ((g_gate, gate), g) in g_gate.iter_mut().zip(gate).zip(g) {
-        *g_gate = g * f(*gate)[1];
+    if up.is_empty() {
+        for ((g_gate, gate), g) in g_gate.iter_mut().zip(gate).zip(g) {
+            *g_gate = g * f(*gate)[1];
+        }
+        return;
     }
-    g_gate.iter_mut().zip(up).for_each(|(g_gate, up)| *g_gate *= up);
-    for ((g_up, gate), g) in g_up.iter_mut().zip(gate).zip(g) {
-        *g_up = g * f(*gate)[0];
+    let given = gate.iter().zip(up).zip(g);
+    for ((g_gate, g_up), ((gate, up), g)) in g_gate.iter_mut().zip(g_up).zip(given) {
+        let [value, slope] = f(*gate);
+        *g_gate = g * slope * up;
+        *g_up = g * value;
     }
 }
 

@@ -49,9 +49,9 @@ pub(crate) fn mean_loss(logits: &Tensor, rows: Vec<u32>, targets: Vec<u32>) -> R
 }
 
 impl<'a> Graph<'a> {
-    fn tensor(&self, name: &str) -> Result<&'a Tensor> {
-        match self.weights.tensor(name) {
-            Some(tensor) => Ok(tensor),
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        match self.weights.weight(name) {
+            Some(weight) => weight.tensor(),
             None => candle_core::bail!("no tensor {name}"),
         }
     }
@@ -60,7 +60,7 @@ impl<'a> Graph<'a> {
         let (batch, positions) = ids.dims2()?;
         let embedding = &self.config.embedding;
         let rows = |path: &str, ids: &Tensor| -> Result<Tensor> {
-            let table = self.tensor(&weight(path))?.clone();
+            let table = self.tensor(&weight(path))?;
             candle_nn::Embedding::new(table, self.config.hidden).forward(ids)
         };
         let x = (rows(&embedding.words, ids)? * f64::from(embedding.factor))?;
@@ -142,11 +142,11 @@ impl<'a> Graph<'a> {
     }
 
     fn linear(&self, linear: &Linear, x: &Tensor) -> Result<Tensor> {
-        let layer = |weight: &Tensor, bias: Option<&Tensor>, x: &Tensor| {
-            candle_nn::Linear::new(weight.clone(), bias.cloned()).forward(x)
+        let layer = |weight: &Tensor, bias: Option<Tensor>, x: &Tensor| {
+            candle_nn::Linear::new(weight.clone(), bias).forward(x)
         };
         let with = linear.bias.then(|| self.tensor(&bias(&linear.path))).transpose()?;
-        let y = layer(self.tensor(&weight(&linear.path))?, with, x)?;
+        let y = layer(&self.tensor(&weight(&linear.path))?, with, x)?;
         let Some((a, b, scale)) = (self.branches)(&linear.path) else { return Ok(y) };
         y + (layer(b, None, &layer(a, None, x)?)? * scale)?
     }
@@ -156,9 +156,9 @@ impl<'a> Graph<'a> {
         let epsilon = narrow(norm.epsilon);
         match norm.kind {
             NormKind::Layer => {
-                ops::layer_norm_slow(x, factor, self.tensor(&bias(&norm.path))?, epsilon)
+                ops::layer_norm_slow(x, &factor, &self.tensor(&bias(&norm.path))?, epsilon)
             }
-            NormKind::Rms => ops::rms_norm_slow(x, factor, epsilon),
+            NormKind::Rms => ops::rms_norm_slow(x, &factor, epsilon),
             NormKind::RmsPlusOne => ops::rms_norm_slow(x, &(factor + 1.0)?, epsilon),
         }
     }
@@ -166,9 +166,8 @@ impl<'a> Graph<'a> {
     fn head(&self, x: &Tensor) -> Result<Tensor> {
         let Head { tied, bias: has_bias, cap } = self.config.head;
         let path = if tied { &self.config.embedding.words } else { Head::PATH };
-        let with = has_bias.then(|| self.tensor(&bias(Head::PATH)).cloned()).transpose()?;
-        let logits =
-            candle_nn::Linear::new(self.tensor(&weight(path))?.clone(), with).forward(x)?;
+        let with = has_bias.then(|| self.tensor(&bias(Head::PATH))).transpose()?;
+        let logits = candle_nn::Linear::new(self.tensor(&weight(path))?, with).forward(x)?;
         cap.map_or(Ok(logits.clone()), |cap| softly(&logits, cap))
     }
 }

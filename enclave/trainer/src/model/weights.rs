@@ -1,13 +1,43 @@
-//! Frozen weights: safetensors bytes to f32 tensors, with every mismatch reported.
+//! Frozen weights: safetensors bytes to f32 tensors, or bf16 matrices as they are, with every
+//! mismatch reported.
 
 use super::{Config, Finding, Unusable};
 use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All weights of a model by name, as contiguous f32 tensors on the CPU. A linear layer's weight
-/// is `(outputs, inputs)`, however the file holds it.
-pub(crate) struct Weights(BTreeMap<String, Tensor>);
+/// All weights of a model by name. A linear layer's weight is `(outputs, inputs)`, however the
+/// file holds it.
+pub(crate) struct Weights(BTreeMap<String, Weight>);
+
+/// One tensor of a model.
+pub(crate) enum Weight {
+    /// A matrix of bf16 with rows of an even width: two neighbours in a word, the first one low.
+    Brain {
+        /// Row by row.
+        pairs: Vec<u32>,
+        /// Rows and columns.
+        shape: [usize; 2],
+    },
+    /// Contiguous f32 on the CPU.
+    Single(Tensor),
+}
+
+impl Weight {
+    /// As f32; a matrix of bf16 is widened anew each time.
+    pub(crate) fn tensor(&self) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Single(tensor) => Ok(tensor.clone()),
+            Self::Brain { pairs, shape } => {
+                let values: Vec<f32> = pairs
+                    .iter()
+                    .flat_map(|pair| [pair << 16, pair & 0xffff_0000].map(f32::from_bits))
+                    .collect();
+                Tensor::from_vec(values, shape, &Device::Cpu)
+            }
+        }
+    }
+}
 
 impl Weights {
     pub(crate) fn read(config: &Config, shards: &[&[u8]]) -> Result<Self, Unusable> {
@@ -16,9 +46,10 @@ impl Weights {
         let mut tensors =
             read_tensors(&required, shards, canonical, |name| is_legacy(config, name))?;
         for (_, linear) in config.all_linears().filter(|(_, linear)| linear.turned) {
-            if let Some(tensor) = tensors.get_mut(&super::config::weight(&linear.path)) {
+            if let Some(weight) = tensors.get_mut(&super::config::weight(&linear.path)) {
                 let refused = |_| Finding::TensorAbsent { name: linear.path.clone() };
-                *tensor = tensor.t().and_then(|t| t.contiguous()).map_err(refused)?;
+                let turned = weight.tensor().and_then(|t| t.t()?.contiguous());
+                *weight = Weight::Single(turned.map_err(refused)?);
             }
         }
         Ok(Self(tensors))
@@ -27,11 +58,11 @@ impl Weights {
     /// Weights that are variables of an optimiser.
     #[cfg(feature = "tool")]
     pub(crate) fn assemble(tensors: BTreeMap<String, Tensor>) -> Self {
-        Self(tensors)
+        Self(tensors.into_iter().map(|(name, tensor)| (name, Weight::Single(tensor))).collect())
     }
 
     /// The tensor of that name.
-    pub(crate) fn tensor(&self, name: &str) -> Option<&Tensor> {
+    pub(crate) fn weight(&self, name: &str) -> Option<&Weight> {
         self.0.get(name)
     }
 }
@@ -47,7 +78,7 @@ pub(crate) fn read_tensors(
     shards: &[&[u8]],
     canonical: impl Fn(&str) -> String,
     ignored: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, Tensor>, Unusable> {
+) -> Result<BTreeMap<String, Weight>, Unusable> {
     let mut findings = Vec::new();
     let mut views: BTreeMap<String, TensorView<'_>> = BTreeMap::new();
     for (shard, bytes) in shards.iter().enumerate() {
@@ -97,7 +128,7 @@ fn is_legacy(config: &Config, name: &str) -> bool {
         || (config.head.tied && name == super::config::weight(super::config::Head::PATH))
 }
 
-fn read_tensor(name: &str, view: &TensorView<'_>, shape: &[usize]) -> Result<Tensor, Finding> {
+fn read_tensor(name: &str, view: &TensorView<'_>, shape: &[usize]) -> Result<Weight, Finding> {
     let dtype = match view.dtype() {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
@@ -116,11 +147,22 @@ fn read_tensor(name: &str, view: &TensorView<'_>, shape: &[usize]) -> Result<Ten
             required: shape.to_vec(),
         });
     }
+    let not_finite = || Finding::TensorNotFinite { name: name.to_owned() };
+    if let (DType::BF16, [rows, columns]) = (dtype, shape)
+        && columns.is_multiple_of(2)
+    {
+        let pairs: Vec<u32> =
+            view.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        let finite = |half: u32| half & 0x7f80 != 0x7f80;
+        let all = pairs.iter().all(|pair| finite(*pair) && finite(pair >> 16));
+        let weight = Weight::Brain { pairs, shape: [*rows, *columns] };
+        return if all { Ok(weight) } else { Err(not_finite()) };
+    }
     let tensor = Tensor::from_raw_buffer(view.data(), dtype, shape, &Device::Cpu)
         .and_then(|tensor| tensor.to_dtype(DType::F32))
         .map_err(|_| Finding::TensorAbsent { name: name.to_owned() })?;
     let finite = Lent::new(&tensor).is_some_and(|lent| lent.values().iter().all(|v| v.is_finite()));
-    if finite { Ok(tensor) } else { Err(Finding::TensorNotFinite { name: name.to_owned() }) }
+    if finite { Ok(Weight::Single(tensor)) } else { Err(not_finite()) }
 }
 
 /// A tensor's values, lent for as long as the tensor is.

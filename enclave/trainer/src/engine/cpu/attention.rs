@@ -11,7 +11,6 @@ use crate::model::rotary::Pairing;
 /// The attention of one block, on queries, keys and values side by side.
 pub(super) struct Attention<'m> {
     kernel: Kernel,
-    positions: usize,
     head: usize,
     width: usize,             // of queries, keys and values side by side
     columns: Vec<[usize; 3]>, // of each query head, its key head and its value head
@@ -32,9 +31,9 @@ struct Rotary {
 
 /// What the backward pass needs.
 pub(super) struct Trace {
-    raw: Option<Vec<f32>>,      // (positions, width), where heads are normed
-    qkv: Vec<f32>,              // (positions, width), normed and rotated
-    pub(super) mixed: Vec<f32>, // (positions, heads * head)
+    pub(super) raw: Option<Vec<f32>>, // (positions, width), where heads are normed
+    pub(super) qkv: Vec<f32>,         // (positions, width), normed and rotated
+    pub(super) mixed: Vec<f32>,       // (positions, heads * head)
 }
 
 /// Queries at a time.
@@ -59,7 +58,6 @@ impl<'m> Attention<'m> {
         };
         Ok(Self {
             kernel,
-            positions,
             head: model.head_dim,
             width: model.qkv_width(),
             columns: (0..model.heads).map(|head| model.head_columns(block, head)).collect(),
@@ -75,7 +73,15 @@ impl<'m> Attention<'m> {
         self.columns.len() * self.head
     }
 
-    pub(super) fn forward(&self, mut qkv: Vec<f32>) -> Trace {
+    /// Appends positions to those in `cache`, (positions, width) normed and rotated, and lets each
+    /// look at what it sees of them all. Returns what was appended as it came, where heads are
+    /// normed, and the result.
+    pub(super) fn forward(
+        &self,
+        mut qkv: Vec<f32>,
+        cache: &mut Vec<f32>,
+    ) -> (Option<Vec<f32>>, Vec<f32>) {
+        let before = cache.len() / self.width;
         let raw = self.norms.as_ref().map(|norms| {
             let raw = qkv.clone();
             for row in qkv.chunks_exact_mut(self.width) {
@@ -85,31 +91,35 @@ impl<'m> Attention<'m> {
             }
             raw
         });
-        self.rotate(&mut qkv, 1.0);
-        let mut mixed = vec![0.0; self.positions * self.query_width()];
+        self.rotate(&mut qkv, before, 1.0);
+        let rows = qkv.len() / self.width;
+        cache.append(&mut qkv);
+        let mut mixed = vec![0.0; rows * self.query_width()];
         for (place, columns) in self.columns.iter().enumerate() {
-            let [q, k, v] = columns.map(|at| View::new(&qkv, self.width).columns(at, self.head));
-            for stripe in self.stripes() {
+            let [q, k, v] = columns.map(|at| View::new(cache, self.width).columns(at, self.head));
+            for stripe in self.stripes(before, before + rows) {
                 let weights = self.weights(&stripe, q, k).0;
                 let weights = View::new(&weights, stripe.keys);
                 let v = v.rows(stripe.first_key, stripe.keys);
                 let into = Target::new(&mut mixed, self.query_width());
                 let into = into.columns(place * self.head, self.head);
-                product(self.kernel, 1.0, weights, v, into.rows(stripe.first, stripe.rows));
+                let into = into.rows(stripe.first - before, stripe.rows);
+                product(self.kernel, 1.0, weights, v, into);
             }
         }
-        Trace { raw, qkv, mixed }
+        (raw, mixed)
     }
 
     /// The gradient of what [`Attention::forward`] was given.
     pub(super) fn backward(&self, trace: &Trace, g_mixed: &[f32]) -> Vec<f32> {
         let (width, head) = (self.width, self.head);
         let mut g_qkv = vec![0.0; trace.qkv.len()]; // (positions, width)
+        let positions = trace.qkv.len() / width;
         let g_mixed = View::new(g_mixed, self.query_width());
         for (place, columns) in self.columns.iter().enumerate() {
             let [q, k, v] = columns.map(|at| View::new(&trace.qkv, width).columns(at, head));
             let g_mixed = g_mixed.columns(place * head, head);
-            for stripe in self.stripes() {
+            for stripe in self.stripes(0, positions) {
                 let Stripe { first, rows, first_key, keys } = stripe;
                 let (weights, slopes) = self.weights(&stripe, q, k);
                 let (q, g) = (q.rows(first, rows), g_mixed.rows(first, rows));
@@ -132,7 +142,7 @@ impl<'m> Attention<'m> {
                 add(of_k, (first_key, keys), self.scale, s.turned(), q);
             }
         }
-        self.rotate(&mut g_qkv, -1.0);
+        self.rotate(&mut g_qkv, 0, -1.0);
         if let (Some(norms), Some(raw)) = (&self.norms, &trace.raw) {
             self.backward_norms(norms, raw, &mut g_qkv);
         }
@@ -183,9 +193,10 @@ impl<'m> Attention<'m> {
         self.window.map_or(0, |window| (query + 1).saturating_sub(window))
     }
 
-    fn stripes(&self) -> impl Iterator<Item = Stripe> {
-        (0..self.positions).step_by(STRIPE).map(|first| {
-            let rows = STRIPE.min(self.positions - first);
+    /// Queries from one position to another, a stripe at a time.
+    fn stripes(&self, from: usize, to: usize) -> impl Iterator<Item = Stripe> {
+        (from..to).step_by(STRIPE).map(move |first| {
+            let rows = STRIPE.min(to - first);
             let first_key = self.first_key(first);
             Stripe { first, rows, first_key, keys: first + rows - first_key }
         })
@@ -199,11 +210,12 @@ impl<'m> Attention<'m> {
         [queries, keys]
     }
 
-    /// Turns the pairs of each query and key head by the position's angles, or back (`sign` -1).
-    fn rotate(&self, qkv: &mut [f32], sign: f32) {
+    /// Turns the pairs of each query and key head by the angles of positions from `first` on, or
+    /// back (`sign` -1).
+    fn rotate(&self, qkv: &mut [f32], first: usize, sign: f32) {
         let Some(Rotary { cos, sin, half, pairing }) = &self.rotary else { return };
         let starts = self.normed().concat();
-        let angles = cos.chunks_exact(*half).zip(sin.chunks_exact(*half));
+        let angles = cos.chunks_exact(*half).zip(sin.chunks_exact(*half)).skip(first);
         for (row, (cos, sin)) in qkv.chunks_exact_mut(self.width).zip(angles) {
             for at in &starts {
                 let head = cut(row, *at, 2 * half);

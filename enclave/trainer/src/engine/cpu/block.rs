@@ -26,7 +26,7 @@ pub(super) struct Block<'m> {
 /// What the backward pass needs of one block.
 pub(super) struct Tape {
     x: Vec<f32>, // (positions, hidden)
-    attention: Trace,
+    pub(super) attention: Trace,
     attended: Option<Vec<f32>>, // (positions, hidden), where it is normed
     middle: Vec<f32>,           // (positions, hidden)
     wide: Vec<f32>,             // (positions, outputs of widen)
@@ -42,7 +42,7 @@ impl<'m> Block<'m> {
         positions: usize,
         kernel: Kernel,
     ) -> Result<Self, EngineError> {
-        let line = |group| Line::new(weights, block.group(group), adapter, positions, kernel);
+        let line = |group| Line::new(weights, block.group(group), adapter, kernel);
         let norm = |norm: &Option<config::Norm>| {
             norm.as_ref().map(|norm| Norm::new(weights, norm)).transpose()
         };
@@ -67,10 +67,18 @@ impl<'m> Block<'m> {
         [&self.qkv, &self.output, &self.widen, &self.narrow].iter().any(|line| line.is_adapted())
     }
 
-    pub(super) fn forward(&self, adapter: &[f32], x: Vec<f32>) -> (Tape, Vec<f32>) {
+    /// The block over positions that come after those in `cache`, whose queries, keys and values
+    /// join them there. The tape is whole once it has the cache.
+    pub(super) fn forward(
+        &self,
+        adapter: &[f32],
+        x: Vec<f32>,
+        cache: &mut Vec<f32>,
+    ) -> (Tape, Vec<f32>) {
         let normed = self.attention_norm.rows(&x);
         let (qkv, low_qkv) = self.qkv.forward(adapter, &normed);
-        let attention = self.attention.forward(qkv);
+        let (raw, mixed) = self.attention.forward(qkv, cache);
+        let attention = Trace { raw, qkv: Vec::new(), mixed };
         let (attended, low_output) = self.output.forward(adapter, &attention.mixed);
         let (mut middle, attended) = after(self.attention_post_norm.as_ref(), attended);
         axpy(&mut middle, 1.0, &x);

@@ -1,6 +1,7 @@
 //! A group of frozen linear layers that read the same input, with the adapter's parts on them.
 
-use super::super::kernel::{Kernel, Left, Target, View, product};
+use super::super::kernel::{Kernel, Target, View, product};
+use super::matrix::{Activation, Matrix};
 use super::{EngineError, Lender};
 use crate::lora::{Adapter, Slot};
 use crate::model::Lent;
@@ -13,14 +14,13 @@ pub(super) struct Line<'m> {
     parts: Vec<Part<'m>>,
     inputs: usize,
     outputs: usize,
-    positions: usize,
     rank: usize,
     scale: f32,
 }
 
 /// One linear layer.
 struct Part<'m> {
-    weight: Lent<'m>, // (outputs, inputs)
+    weight: Matrix<'m>, // (outputs, inputs)
     bias: Option<Lent<'m>>,
     slot: Option<Slot>,
     outputs: usize,
@@ -33,7 +33,6 @@ impl<'m> Line<'m> {
         weights: &Lender<'m>,
         group: &[Linear],
         adapter: &Adapter,
-        positions: usize,
         kernel: Kernel,
     ) -> Result<Self, EngineError> {
         let rank = adapter.config().rank();
@@ -42,14 +41,13 @@ impl<'m> Line<'m> {
             parts: Vec::with_capacity(group.len()),
             inputs: group.first().map_or(0, |linear| linear.inputs),
             outputs: 0,
-            positions,
             rank,
             scale: narrow(adapter.config().scale()),
         };
         for linear in group {
             let slot = adapter.slots().iter().find(|slot| slot.path == linear.path);
             line.parts.push(Part {
-                weight: weights.lend(&weight(&linear.path))?,
+                weight: Matrix::new(weights, &weight(&linear.path), linear.inputs)?,
                 bias: linear.bias.then(|| weights.lend(&bias(&linear.path))).transpose()?,
                 slot: slot.cloned(),
                 outputs: linear.outputs,
@@ -75,9 +73,10 @@ impl<'m> Line<'m> {
 
     /// `y = W x + b + scale B A x` side by side, and `A x` of the adapted members.
     pub(super) fn forward(&self, adapter: &[f32], x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let mut y = vec![0.0; self.positions * self.outputs];
-        let mut low = vec![0.0; self.positions * self.low_width()];
-        let left = Left::new(self.kernel, View::new(x, self.inputs));
+        let positions = x.len() / self.inputs;
+        let mut y = vec![0.0; positions * self.outputs];
+        let mut low = vec![0.0; positions * self.low_width()];
+        let x = Activation::new(self.kernel, View::new(x, self.inputs));
         for part in &self.parts {
             if let Some(bias) = &part.bias {
                 for y in y.chunks_exact_mut(self.outputs) {
@@ -86,11 +85,11 @@ impl<'m> Line<'m> {
                 }
             }
             let into = Target::new(&mut y, self.outputs).columns(part.first, part.outputs);
-            left.times(1.0, View::new(part.weight.values(), self.inputs).turned(), into);
+            part.weight.forward(&x, into);
             if let Some((a, b)) = part.factors(adapter) {
                 let width = self.low_width();
                 let into = Target::new(&mut low, width).columns(part.low, self.rank);
-                left.times(1.0, View::new(a, self.inputs).turned(), into);
+                x.exact.times(1.0, View::new(a, self.inputs).turned(), into);
                 let low = View::new(&low, width).columns(part.low, self.rank);
                 let into = Target::new(&mut y, self.outputs).columns(part.first, part.outputs);
                 product(self.kernel, self.scale, low, View::new(b, self.rank).turned(), into);
@@ -110,18 +109,18 @@ impl<'m> Line<'m> {
     ) {
         for part in &self.parts {
             let g = View::new(g, self.outputs).columns(part.first, part.outputs);
-            let left = Left::new(self.kernel, g);
+            let given = Activation::new(self.kernel, g);
             if let Some(g_x) = g_x.as_deref_mut() {
-                let weight = View::new(part.weight.values(), self.inputs);
-                left.times(1.0, weight, Target::new(g_x, self.inputs));
+                part.weight.backward(&given, Target::new(g_x, self.inputs));
             }
             let (Some(slot), Some((a, b))) = (&part.slot, part.factors(adapter)) else { continue };
             let low = View::new(low, self.low_width()).columns(part.low, self.rank);
             let g_b = gradient.get_mut(slot.b.clone()).unwrap_or_default();
             let into = Target::new(g_b, self.rank);
             product(self.kernel, self.scale, g.turned(), low, into);
-            let mut g_low = vec![0.0; self.positions * self.rank]; // (positions, rank)
-            left.times(self.scale, View::new(b, self.rank), Target::new(&mut g_low, self.rank));
+            let mut g_low = vec![0.0; g.height() * self.rank]; // (positions, rank)
+            let into = Target::new(&mut g_low, self.rank);
+            given.exact.times(self.scale, View::new(b, self.rank), into);
             let g_low = View::new(&g_low, self.rank);
             let g_a = gradient.get_mut(slot.a.clone()).unwrap_or_default();
             let into = Target::new(g_a, self.inputs);

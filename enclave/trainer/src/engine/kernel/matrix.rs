@@ -6,12 +6,12 @@
 //! the one copy that is held; with the couple of hundred rows of an example, packing costs a few
 //! percent and saves the second copy. The depth is added in order, in blocks of [`DEPTH`].
 
-use super::tile::Kernel;
+use super::tile::{Kernel, Word};
 
-/// A matrix lent by strides.
+/// A matrix lent by strides; its elements are values, or pairs of bf16 along the depth.
 #[derive(Clone, Copy)]
-pub(in crate::engine) struct View<'a> {
-    values: &'a [f32],
+pub(in crate::engine) struct View<'a, W = f32> {
+    values: &'a [W],
     start: usize,
     rows: usize,
     columns: usize,
@@ -19,9 +19,9 @@ pub(in crate::engine) struct View<'a> {
     turned: bool, // rows and columns have changed places
 }
 
-impl<'a> View<'a> {
+impl<'a, W: Word> View<'a, W> {
     /// Rows of `width`, one after the other.
-    pub(in crate::engine) fn new(values: &'a [f32], width: usize) -> Self {
+    pub(in crate::engine) fn new(values: &'a [W], width: usize) -> Self {
         let rows = values.len().checked_div(width).unwrap_or(0);
         Self { values, start: 0, rows, columns: width, width, turned: false }
     }
@@ -41,8 +41,18 @@ impl<'a> View<'a> {
         Self { rows: self.columns, columns: self.rows, turned: !self.turned, ..self }
     }
 
+    /// One row of a matrix that is not turned.
+    pub(super) fn row(&self, row: usize) -> &'a [W] {
+        self.run(row, 0, self.columns)
+    }
+
+    /// How many rows there are.
+    pub(in crate::engine) fn height(&self) -> usize {
+        self.rows
+    }
+
     /// What lies together from a place on: part of a row, or of a column where turned.
-    fn run(&self, line: usize, first: usize, count: usize) -> &'a [f32] {
+    fn run(&self, line: usize, first: usize, count: usize) -> &'a [W] {
         let start = self.start + line * self.width + first;
         self.values.get(start..start + count).unwrap_or_default()
     }
@@ -84,19 +94,35 @@ impl<'a> Target<'a> {
 /// Steps of depth that are multiplied at a time: a panel of them stays in the second cache.
 const DEPTH: usize = 1024;
 
+/// The right matrix of a product, as it is packed.
+pub(in crate::engine) trait Right<W> {
+    /// Depth and columns.
+    fn shape(&self) -> (usize, usize);
+
+    /// Lays columns from `first` on, side by side, from step `from` on: `(depth, lanes)`, with
+    /// zeros for columns there are not.
+    fn pack<const LANES: usize>(
+        &self,
+        interleave: &impl Fn(&[&[W]], &mut [W]),
+        first: usize,
+        from: usize,
+        into: &mut [W],
+    );
+}
+
 /// The left matrix of products, packed once for all of them.
-pub(in crate::engine) struct Left {
+pub(in crate::engine) struct Left<W = f32> {
     kernel: Kernel,
-    packed: Vec<f32>, // (stripes, depth, rows of a tile)
+    packed: Vec<W>, // (stripes, depth, rows of a tile)
     rows: usize,
     depth: usize,
 }
 
-impl Left {
-    pub(in crate::engine) fn new(kernel: Kernel, view: View<'_>) -> Self {
+impl<W: Word> Left<W> {
+    pub(in crate::engine) fn new(kernel: Kernel, view: View<'_, W>) -> Self {
         let (rows, depth) = (view.rows, view.columns);
         let tall = kernel.tile().0;
-        let mut packed = vec![0.0; rows.div_ceil(tall) * tall * depth];
+        let mut packed = vec![W::default(); rows.div_ceil(tall) * tall * depth];
         for (stripe, into) in packed.chunks_exact_mut(tall * depth.max(1)).enumerate() {
             kernel.pack_left(view.turned(), stripe * tall, into);
         }
@@ -104,9 +130,10 @@ impl Left {
     }
 
     /// `c += alpha * self * right`
-    pub(in crate::engine) fn times(&self, alpha: f32, right: View<'_>, c: Target<'_>) {
-        debug_assert_eq!((self.depth, self.rows, right.columns), (right.rows, c.rows, c.columns));
-        self.kernel.panels(self, alpha, right, c);
+    pub(in crate::engine) fn times(&self, alpha: f32, right: impl Right<W>, c: Target<'_>) {
+        debug_assert_eq!((self.depth, c.columns), right.shape());
+        debug_assert_eq!(self.rows, c.rows);
+        W::panels(self.kernel, self, alpha, &right, c);
     }
 
     /// Panel by panel, with the tile and the packing of a kernel. Inlined where that kernel's
@@ -114,19 +141,19 @@ impl Left {
     #[inline(always)]
     pub(super) fn panels<const M: usize, const N: usize>(
         &self,
-        multiply: impl Fn(&[f32], &[f32], &mut [[f32; N]; M]),
-        interleave: impl Fn(&[&[f32]], &mut [f32]),
+        multiply: impl Fn(&[W], &[W], &mut [[f32; N]; M]),
+        interleave: impl Fn(&[&[W]], &mut [W]),
         alpha: f32,
-        right: View<'_>,
+        right: &impl Right<W>,
         mut c: Target<'_>,
     ) {
-        let mut panel = vec![0.0; DEPTH.min(self.depth) * N];
+        let mut panel = vec![W::default(); DEPTH.min(self.depth) * N];
         for first in (0..c.columns).step_by(N) {
             let count = N.min(c.columns - first);
             for from in (0..self.depth).step_by(DEPTH) {
                 let depth = DEPTH.min(self.depth - from);
                 let panel = panel.get_mut(..depth * N).unwrap_or_default();
-                pack::<N>(&interleave, right, first, from, panel);
+                right.pack::<N>(&interleave, first, from, panel);
                 let stripes = self.packed.chunks_exact(M * self.depth);
                 for (stripe, left) in stripes.enumerate() {
                     let left = left.get(from * M..(from + depth) * M).unwrap_or_default();
@@ -166,38 +193,39 @@ pub(in crate::engine) fn product(
     Left::new(kernel, left).times(alpha, right, c);
 }
 
-/// Lays columns of a view, from `first` on, side by side: `(depth, lanes)`, with zeros for
-/// columns the view does not have.
-#[inline(always)]
-pub(super) fn pack<const LANES: usize>(
-    interleave: &impl Fn(&[&[f32]], &mut [f32]),
-    view: View<'_>,
-    first: usize,
-    from: usize,
-    into: &mut [f32],
-) {
-    let count = LANES.min(view.columns.saturating_sub(first));
-    let depth = into.len() / LANES;
-    if count < LANES {
-        into.fill(0.0);
+impl<W: Word> Right<W> for View<'_, W> {
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.columns)
     }
-    if !view.turned {
-        for (step, out) in into.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let run = view.run(from + step, first, count);
-            match <&[f32; LANES]>::try_from(run) {
-                Ok(run) => *out = *run,
-                Err(_) => out.iter_mut().zip(run).for_each(|(out, value)| *out = *value),
-            }
+
+    #[inline(always)]
+    fn pack<const LANES: usize>(
+        &self,
+        interleave: &impl Fn(&[&[W]], &mut [W]),
+        first: usize,
+        from: usize,
+        into: &mut [W],
+    ) {
+        let count = LANES.min(self.columns.saturating_sub(first));
+        let depth = into.len() / LANES;
+        if count < LANES {
+            into.fill(W::default());
         }
-        return;
+        if !self.turned {
+            for (step, out) in into.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let run = self.run(from + step, first, count);
+                match <&[W; LANES]>::try_from(run) {
+                    Ok(run) => *out = *run,
+                    Err(_) => out.iter_mut().zip(run).for_each(|(out, value)| *out = *value),
+                }
+            }
+            return;
+        }
+        let runs: [&[W]; LANES] = core::array::from_fn(|lane| {
+            if lane < count { self.run(first + lane, from, depth) } else { &[] }
+        });
+        interleave(runs.get(..count).unwrap_or_default(), into);
     }
-    let runs: [&[f32]; LANES] =
-        core::array::from_fn(
-            |lane| {
-                if lane < count { view.run(first + lane, from, depth) } else { &[] }
-            },
-        );
-    interleave(runs.get(..count).unwrap_or_default(), into);
 }
 
 #[cfg(test)]
