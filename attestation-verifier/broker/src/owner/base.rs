@@ -8,7 +8,8 @@
 //! | `tokenizer.json` | `tokenizer` |
 //! | `chat_template.jinja`, where there is one | `template` |
 //!
-//! Llama only. Tensors are named as PEFT names them and listed block by block, in the order of the
+//! Families whose blocks have Llama's linear layers: Gemma 2 and 3, Llama, Mistral, Qwen 2 and 3. The
+//! trainer knows more. Tensors are named as PEFT names them and listed block by block, in the order of the
 //! forward pass, `lora_A` before `lora_B`:
 //! `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight`, of `[rank, inputs]`;
 //! `lora_B`, of `[outputs, rank]`.
@@ -49,7 +50,7 @@ pub enum BaseError {
         /// What it must be.
         required: &'static str,
     },
-    /// Not a configuration of the Llama family.
+    /// Not a configuration, or one of another family.
     #[error("{}: {problem}", path.display())]
     Syntax {
         /// The configuration.
@@ -59,7 +60,7 @@ pub enum BaseError {
     },
 }
 
-/// The shape of a Llama model, as far as an adapter needs it.
+/// The shape of a model, as far as an adapter needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     hidden: u32,
@@ -83,11 +84,28 @@ struct Config {
     max_position_embeddings: Option<u32>,
 }
 
-#[derive(Deserialize)]
+/// The families whose blocks have Llama's linear layers, under Llama's names.
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Family {
+    Gemma2,
+    #[serde(rename = "gemma3_text")]
+    Gemma3,
     Llama,
     Mistral,
+    Qwen2,
+    Qwen3,
+}
+
+impl Family {
+    /// The width of a head where the configuration does not say it, if not the model's by heads.
+    fn head_dim(self) -> Option<u32> {
+        match self {
+            Self::Gemma2 | Self::Gemma3 => Some(256),
+            Self::Qwen3 => Some(128),
+            Self::Llama | Self::Mistral | Self::Qwen2 => None,
+        }
+    }
 }
 
 /// Reads the folder of a base model.
@@ -133,7 +151,7 @@ impl Shape {
             let path = path.to_owned();
             fine.then_some(()).ok_or(BaseError::Number { path, field, observed, required })
         };
-        let (Family::Llama | Family::Mistral) = config.model_type;
+        let told = config.head_dim.or(config.model_type.head_dim());
         let heads = config.num_attention_heads;
         let keys = config.num_key_value_heads.unwrap_or(heads);
         let width = |size: u32| (1..=MAX_WIDTH).contains(&size);
@@ -146,9 +164,9 @@ impl Shape {
         number("num_attention_heads", heads, (1..=4096).contains(&heads), "1 to 4096")?;
         let divides = keys > 0 && heads.is_multiple_of(keys);
         number("num_key_value_heads", keys, divides, "a divisor of num_attention_heads")?;
-        let whole = config.head_dim.is_some() || hidden.is_multiple_of(heads);
+        let whole = told.is_some() || hidden.is_multiple_of(heads);
         number("hidden_size", hidden, whole, "a multiple of num_attention_heads")?;
-        let head = config.head_dim.or(hidden.checked_div(heads)).unwrap_or(0);
+        let head = told.or(hidden.checked_div(heads)).unwrap_or(0);
         number("head_dim", head, (1..=4096).contains(&head), "1 to 4096")?;
         Ok(Self {
             hidden,
@@ -224,6 +242,26 @@ pub(super) mod tests {
         assert_eq!(find("self_attn.k_proj.lora_B"), [32, 8]);
         assert_eq!(find("mlp.up_proj.lora_B"), [160, 8]);
         assert_eq!(find("mlp.down_proj.lora_A"), [8, 160]);
+    }
+
+    #[test]
+    fn takes_each_familys_width_of_a_head() {
+        for (family, width, said) in [
+            ("mistral", 32, 48),
+            ("qwen2", 32, 48),
+            ("qwen3", 256, 48),
+            ("gemma2", 512, 48),
+            ("gemma3_text", 512, 48),
+        ] {
+            let config = CONFIG.replace("llama", family);
+            let rows = |config: &str| {
+                let adapter = shape(config).unwrap().adapter(&job::tests::golden().train);
+                adapter.tensors.iter().find(|t| t.name.contains("k_proj.lora_B")).unwrap().shape[0]
+            };
+            assert_eq!(rows(&config), width, "{family}");
+            let config = config.replace("\"hidden_size\"", "\"head_dim\":24,\"hidden_size\"");
+            assert_eq!(rows(&config), said, "{family}");
+        }
     }
 
     #[test]
