@@ -1153,6 +1153,33 @@ fn rejects_a_switch_that_is_unlocked_or_gives_another_id() {
 }
 
 #[test]
+fn rejects_a_switch_that_names_other_firmware_than_was_certified() {
+    let case = Case::of("LS_10 A01 FSP", "50", &unchanged);
+    let items = [vec![case.lab.sign(&Manifest::switch())], case.revocations.clone()].concat();
+    let judge = |fwid: Option<&[u8]>| {
+        let report = Report::switch(&case.device, &[]).with(20, fwid);
+        appraise(&case.policy, &[case.device.evidence(&report)], &items, (0, 1))
+    };
+    // Switches need not name it, and none that was recorded does.
+    assert!(judge(None).is_ok());
+    assert!(judge(Some(&[0xf0; 48])).is_ok());
+    assert_eq!(flaw(judge(Some(&[0xf1; 48]))), Inauthentic::Fwid);
+    let part = "firmware id";
+    let short = Malformed::Length { part, observed: 47, required: 48 };
+    assert_eq!(malformed(judge(Some(&[0xf0; 47]))), short);
+}
+
+#[test]
+fn rejects_roots_that_the_policy_believes_for_another_place() {
+    let mut case = Case::new();
+    let policy = case.policy.clone();
+    case.policy = policy.replace("platform = \"nvidia\"", "platform = \"nvidia-manifest\"");
+    assert_eq!(flaw(case.golden()), Inauthentic::UnknownRoot);
+    case.policy = policy.replace("platform = \"nvidia-manifest\"", "platform = \"nvidia\"");
+    assert_eq!(manifest_flaw(case.golden()), Inauthentic::UnknownRoot);
+}
+
+#[test]
 fn rejects_what_the_policy_asks_of_a_switch() {
     let case = Case::of("LS_10 A01 FSP", "50", &unchanged);
     let report = Report::switch(&case.device, &[]);

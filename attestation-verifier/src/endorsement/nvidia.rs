@@ -187,12 +187,11 @@ fn check_firmware(
     if dice.identity_key.is_some_and(|certified| certified != identity.key) {
         return Err(Inauthentic::DeviceIdentity);
     }
-    match kind {
-        Kind::Gpu(fields) if fields.fwid.is_some_and(|fwid| fwid != dice.fwid) => {
-            Err(Inauthentic::Fwid)
-        }
-        _ => Ok(()),
-    }
+    let named = match kind {
+        Kind::Gpu(fields) => fields.fwid,
+        Kind::Switch(fields) => fields.fwid,
+    };
+    if named.is_some_and(|fwid| fwid != dice.fwid) { Err(Inauthentic::Fwid) } else { Ok(()) }
 }
 
 /// What the DICE extension of a device key's certificate says.
