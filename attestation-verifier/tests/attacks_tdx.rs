@@ -242,6 +242,8 @@ fn certificate_attacks(all: &mut Attacks) {
     add(all, "the PCK CA begins in a second", early, move |a| a.shape.ca_dates = soon);
     add(all, "the TCB signer expired a second ago", expired, move |a| a.shape.signer_dates = past);
     add(all, "the TCB signer begins in a second", early, move |a| a.shape.signer_dates = soon);
+    add(all, "the root expired a second ago", expired, move |a| a.shape.root_dates = past);
+    add(all, "the root begins in a second", early, move |a| a.shape.root_dates = soon);
     let unusable = &["origin.unusable"];
     for name in ["Intel SGX PCK Certificate 2", "Intel SGX TCB Signing", ""] {
         let title = format!("the PCK certificate is called {name:?}");
@@ -529,6 +531,15 @@ fn attribute_attacks(all: &mut Attacks) {
         let name = format!("xfam bit {bit} flipped");
         body(all, &name, ids, 0x80, &(XFAM ^ (1 << bit)).to_le_bytes());
     }
+    add(
+        all,
+        "a guest of Azure: no attributes, no registers",
+        &["tdx.sept_ve_disable"],
+        |attempt| {
+            put_body(attempt, 0x78, vec![0; 8]);
+            put_body(attempt, 0x148, vec![0; 192]);
+        },
+    );
     body(all, "no challenge answered", &["binding.challenge"], 0x208, &[0; 64]);
     body(all, "another launch blob", &["binding.launch_blob"], 0xb8, &[0]);
     body(all, "no launch blob", &["binding.launch_blob"], 0xb8, &[0; 48]);
@@ -632,6 +643,9 @@ fn accepts_the_golden_quote_of_each_version_and_body() {
         (attempt.shape.version, attempt.shape.body_type) = (version, body_type);
         assert_eq!(attempt.reasons(), golden, "{version} {body_type}");
     }
+    let mut attempt = Attempt::default();
+    attempt.shape.ca_name = "Intel SGX PCK Processor CA";
+    assert_eq!(attempt.reasons(), golden);
     for (check, value) in [
         ("tdx.ppid", hex::encode(PPID)),
         ("tdx.platform_instance", hex::encode(INSTANCE)),
