@@ -505,6 +505,13 @@ fn revocation_attacks(all: &mut Attacks) {
             attempt.revocations.push(answer);
         });
     }
+    for (name, then) in [("revoked", Ocsp::revoked(Some(1))), ("on hold", Ocsp::revoked(Some(6)))] {
+        add(all, format!("answer of good, then of {name}"), revoked, move |attempt| {
+            let good = Ocsp::good(&attempt.gpu.identity, &attempt.lab.provisioner);
+            let answer = Ocsp { then: then.clone(), ..good }.answer();
+            attempt.revocations[5] = answer;
+        });
+    }
     add(all, "list that another key signed", &["origin.signature"], |attempt| {
         let name = &attempt.lab.family.name;
         let list = revocation_list_by(name, &Key::new(), (NOW - 10, NOW + 10), &[]);

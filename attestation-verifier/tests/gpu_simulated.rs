@@ -311,6 +311,19 @@ fn rejects_a_device_key_that_was_certified_for_other_hardware_or_firmware() {
     assert_eq!(seen, dice("is missing"));
     let seen = certificate_flaw("key", |spec| spec.extensions.extend(tcb_info(&[firmware])));
     assert_eq!(seen, dice("is there in two forms"));
+    // Blackwell's form, which names no device, on a Hopper and on its switch.
+    let nameless = dice("does not say for which device");
+    let seen = certificate_flaw("key", |spec| spec.extensions = tcb_info(&[firmware]));
+    assert_eq!(seen, nameless);
+    let tcb_info_on_key = |at: &str, spec: &mut Spec| {
+        if at == "key" {
+            spec.extensions = tcb_info(&[firmware]);
+        }
+    };
+    let case = Case::of("LS_10 A01 FSP", "50", &tcb_info_on_key);
+    let report = Report::switch(&case.device, &[]);
+    let evidence = [case.device.evidence(&report)];
+    assert_eq!(flaw(appraise(&case.policy, &evidence, &case.revocations, (0, 1))), nameless);
     for value in [
         vec![],
         vec![0x30, 0],

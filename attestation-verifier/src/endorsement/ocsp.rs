@@ -109,9 +109,9 @@ impl Answer {
         })
     }
 
-    /// What the answer says about `certificate`; none if it is about others.
-    pub(crate) fn about(&self, certificate: &Certificate, issuer: &Certificate) -> Option<&Single> {
-        self.singles.iter().find(|one| one.names(certificate, issuer))
+    /// All that the answer says about `certificate`; nothing if it is about others.
+    pub(crate) fn about(&self, certificate: &Certificate, issuer: &Certificate) -> Vec<&Single> {
+        self.singles.iter().filter(|one| one.names(certificate, issuer)).collect()
     }
 
     /// What it says about each certificate, by serial number.
