@@ -959,6 +959,14 @@ fn accepts_an_answer_of_a_responder_that_the_issuer_certified_and_of_no_other() 
         spec.usage = "03020106";
     };
     assert_eq!(flaw(judge(&|lab| &lab.provisioner, &authority)), right);
+    let more = |_: &str, spec: &mut Spec| {
+        spec.extensions.extend(critical_extension("2b0601", &[5, 0]));
+    };
+    let problem = "has a critical extension that this verifier does not know";
+    assert_eq!(flaw(judge(&|lab| &lab.provisioner, &more)), unusable(role, problem));
+    let purpose = critical_extension("551d25", &common::amd::hex("300a06082b06010505070309"));
+    let purpose = judge(&|lab| &lab.provisioner, &|_, spec| spec.extensions.clone_from(&purpose));
+    assert!(purpose.is_ok());
 }
 
 #[test]
