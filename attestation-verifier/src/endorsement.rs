@@ -268,9 +268,13 @@ impl Certificate {
 
     /// Whether there is a critical extension whose meaning we would have to know.
     pub(crate) fn unknown_critical(&self) -> bool {
-        self.extensions.iter().any(|extension| {
-            extension.critical && ![BASIC_CONSTRAINTS, KEY_USAGE].contains(&extension.id)
-        })
+        self.critical_beyond(&[BASIC_CONSTRAINTS, KEY_USAGE])
+    }
+
+    /// Whether there is a critical extension that is none of `known`.
+    pub(crate) fn critical_beyond(&self, known: &[ObjectIdentifier]) -> bool {
+        let mut extensions = self.extensions.iter();
+        extensions.any(|extension| extension.critical && !known.contains(&extension.id))
     }
 
     /// Whether this may sign certificates: `cA` is TRUE and `keyCertSign` is set.

@@ -277,7 +277,7 @@ checks! {
     /// What is asked of SEV-SNP. Always checked: reserved bits of the guest policy, its ABI, that
     /// TCB versions are in order, and that the guest itself asked for the report.
     Snp "snp" {
-        /// PLATFORM_INFO 5: memory is free of aliases (BadRAM).
+        /// PLATFORM_INFO 5: memory is free of aliases (BadRAM). Reports of version 2 do not say.
         alias_check: Word<On>,
         /// AUTHOR_KEY_DIGEST.
         author_key: OneOf<Octets<48>>,

@@ -456,6 +456,11 @@ fn manifest_attacks(all: &mut Attacks) {
         vbios.resources.push(resource(4, "True", &[[4; 48]]));
         attempt.manifests[1] = attempt.lab.sign(&vbios);
     });
+    add(all, "a value that should be zero", measurements, |attempt| {
+        let mut driver = Manifest::driver();
+        driver.resources[3] = resource(4, "True", &[[0; 48]]);
+        attempt.manifests[0] = attempt.lab.sign(&driver);
+    });
     add(all, "a measurement that is no longer active", &["gpu.uncovered"], |attempt| {
         let mut driver = Manifest::driver();
         driver.resources[3] = resource(4, "False", &[[4; 48]]);
@@ -498,6 +503,13 @@ fn revocation_attacks(all: &mut Attacks) {
             let answer = Ocsp { status: Ocsp::revoked(Some(6)), ..Ocsp::good(party, issuer) };
             let answer = answer.answer();
             attempt.revocations.push(answer);
+        });
+    }
+    for (name, then) in [("revoked", Ocsp::revoked(Some(1))), ("on hold", Ocsp::revoked(Some(6)))] {
+        add(all, format!("answer of good, then of {name}"), revoked, move |attempt| {
+            let good = Ocsp::good(&attempt.gpu.identity, &attempt.lab.provisioner);
+            let answer = Ocsp { then: then.clone(), ..good }.answer();
+            attempt.revocations[5] = answer;
         });
     }
     add(all, "list that another key signed", &["origin.signature"], |attempt| {
@@ -563,6 +575,13 @@ fn session_attacks(all: &mut Attacks) {
         let second = attempt.lab.gpu(9);
         let other = Report { nonce: [1; 32], responder_nonce: [3; 32], ..attempt.report.clone() };
         attempt.devices.push(second.evidence(&other));
+        attempt.revocations.push(Ocsp::good(&second.identity, &attempt.lab.provisioner).answer());
+    });
+    add(all, "a GPU alone beside one of several", &["devices.alike"], |attempt| {
+        attempt.count = (2, 0);
+        let second = attempt.lab.gpu(9);
+        let other = Report { responder_nonce: [3; 32], ..attempt.report.clone() };
+        attempt.devices.push(second.evidence(&other.with(36, Some(&[1, 0]))));
         attempt.revocations.push(Ocsp::good(&second.identity, &attempt.lab.provisioner).answer());
     });
     for (check, value) in [

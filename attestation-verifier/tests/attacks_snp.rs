@@ -14,7 +14,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::amd::{Hierarchy, LAUNCH_BLOB, NOW, Shape};
+use common::amd::{Hierarchy, LAUNCH_BLOB, NOW, PSS_SHORT_SALT, Shape};
+use common::nvidia::critical_extension;
 use common::{appraise, reasons, with};
 use measurement::manifest::Tee;
 
@@ -215,6 +216,23 @@ fn signer_attacks(all: &mut Attacks) {
     body(all, "the cpu is between products", &["origin.cpu"], 0x188, &[0x19, 0x20]);
     body(all, "the cpu is a Bergamo's at Genoa's tcb", &["snp.tcb_floor"], 0x188, &[0x19, 0xa0]);
     body(all, "the cpu is a model without a floor", &["snp.tcb_floor"], 0x188, &[0x19, 0x12]);
+    // The first and the last model of each product, and those beside them.
+    for (cpu, ids) in [
+        ([0x19, 0x0f], "origin.product"),
+        ([0x19, 0x10], "snp.tcb_floor"),
+        ([0x19, 0x1f], "snp.tcb_floor"),
+        ([0x19, 0x9f], "origin.cpu"),
+        ([0x19, 0xaf], "snp.tcb_floor"),
+        ([0x19, 0xb0], "origin.cpu"),
+        ([0x1a, 0x00], "origin.product"),
+        ([0x1a, 0x11], "origin.product"),
+        ([0x1a, 0x12], "origin.cpu"),
+        ([0x18, 0x11], "origin.cpu"),
+        ([0x1b, 0x02], "origin.cpu"),
+    ] {
+        let [family, model] = cpu;
+        body(all, &format!("the cpu is {family:02x}/{model:02x}"), &[ids], 0x188, &cpu);
+    }
     for name in ["SEV-Milan", "SEV-Turin", "SEV-Venice", "SEV-", "Genoa"] {
         let ids: &[&str] = if name.ends_with("Milan") || name.ends_with("Turin") {
             &["origin.extension"]
@@ -279,6 +297,8 @@ fn tcb_attacks(all: &mut Attacks) {
     add(all, "firmware below the floor", &["snp.firmware"], |attempt| {
         attempt.body.push((0x1e8, vec![49, 54, 1, 0, 49, 54, 1, 0]));
     });
+    let rollback = &["snp.firmware", "snp.provisional_firmware"];
+    body(all, "firmware that can go below the floor", rollback, 0x1ec, &[49, 54, 1]);
     body(all, "not mitigated at launch", &["snp.mitigations"], 0x1f8, &[0]);
     body(all, "not mitigated now", &["snp.mitigations"], 0x200, &[0]);
     body(all, "mitigated against something else", &["snp.mitigations"], 0x200, &[0xfd]);
@@ -332,6 +352,15 @@ fn certificate_attacks(all: &mut Attacks) {
     add(all, "the ask signed itself", &["origin.signature"], |a| {
         a.shape.ask_signed_by_itself = true
     });
+    for (at, name) in ["ask", "vcek"].into_iter().enumerate() {
+        add(all, format!("the {name} says another salt"), &["origin.signature"], move |attempt| {
+            attempt.shape.algorithms[at] = PSS_SHORT_SALT;
+        });
+        let title = format!("the {name} has a critical extension that no one knows");
+        add(all, title, &["origin.unusable"], move |attempt| {
+            attempt.shape.further[at] = critical_extension("2b0601", &[5, 0]);
+        });
+    }
 }
 
 fn endorsement_attacks(all: &mut Attacks) {
@@ -427,6 +456,12 @@ fn revocation_attacks(all: &mut Attacks) {
         vlek(attempt);
     });
     add(all, "a list that the ask signed", &["origin.signature"], |a| a.shape.crl_by_ask = true);
+    add(all, "a list that says another salt", &["origin.unusable"], |attempt| {
+        attempt.shape.algorithms[2] = PSS_SHORT_SALT;
+    });
+    add(all, "a list of some reasons only", &["shape.endorsement"], |attempt| {
+        attempt.shape.further[2] = critical_extension("551d1c", &[0x30, 0]);
+    });
     add(all, "a list of another root", &["origin.issuer"], |attempt| {
         attempt.endorsements = Some(|all, _| {
             let shape = Shape { ark_name: "ARK-Turin", ..Shape::default() };
@@ -473,6 +508,78 @@ fn vlek_attacks(all: &mut Attacks) {
         let zero = format!("{{ require = [\"{}\"] }}", "00".repeat(64));
         attempt.policy.push(("snp.chip_id", zero));
     });
+}
+
+/// Makes the golden report one of a Turin: another layout of the TCB, and a short chip id.
+fn turin(attempt: &mut Attempt) {
+    let shape = &mut attempt.shape;
+    (shape.ark_name, shape.ask_name) = ("ARK-Turin", "SEV-Turin");
+    let number = |value: u8| vec![2, 1, value];
+    shape.extensions = vec![
+        ("01", number(1)),
+        ("02", b"\x16\x05Turin".to_vec()),
+        ("0301", number(1)),
+        ("0302", number(1)),
+        ("0303", number(4)),
+        ("0308", number(81)),
+        ("04", vec![0x5a; 8]),
+        ("0309", number(1)),
+    ];
+    for at in TCB_FIELDS {
+        attempt.body.push((at, vec![1, 1, 1, 4, 0, 0, 0, 81]));
+    }
+    attempt.body.push((0x188, vec![0x1a, 0x02]));
+    attempt.body.push((0x1a8, vec![0; 56]));
+}
+
+/// Where a report has its reported, current, committed and launch TCB.
+const TCB_FIELDS: [usize; 4] = [0x180, 0x38, 0x1e0, 0x1f0];
+
+fn turin_attacks(all: &mut Attacks) {
+    let mut of = |name: &str, ids: &[&'static str], change: fn(&mut Attempt)| {
+        add(all, format!("a Turin: {name}"), ids, move |attempt| {
+            turin(attempt);
+            change(attempt);
+        });
+    };
+    let extension = &["origin.extension"];
+    of("no fmcSPL", extension, |a| drop(a.shape.extensions.pop()));
+    of("an fmcSPL in two bytes", extension, |a| a.shape.extensions[7].1 = vec![2, 2, 0, 1]);
+    of("a hwID of 64 bytes", extension, |a| a.shape.extensions[6].1 = vec![0x5a; 64]);
+    of("a hwID of 7 bytes", extension, |a| a.shape.extensions[6].1 = vec![0x5a; 7]);
+    of("an fmc that the certificate has not", &["origin.tcb"], |attempt| {
+        attempt.shape.extensions[7].1[2] = 2;
+    });
+    of("an fmc one below the floor, with its own key", &["snp.tcb_floor"], |attempt| {
+        attempt.shape.extensions[7].1[2] = 0;
+        attempt.body.push((0x180, vec![0]));
+    });
+    of("launched with an fmc one below the floor", &["snp.tcb_floor"], |attempt| {
+        attempt.body.push((0x1f0, vec![0]));
+    });
+    let order = &["snp.tcb_order", "snp.provisional_firmware"];
+    of("current fmc below the committed one", order, |a| a.body.push((0x38, vec![0])));
+    of("the tcb in the layout of a Genoa", &["origin.tcb_reserved"], |attempt| {
+        attempt.body.push((0x180, vec![1, 1, 0, 0, 0, 0, 4, 81]));
+    });
+    let chip = &["origin.chip_id"];
+    of("a chip id that goes on after 8 bytes", chip, |a| a.body.push((0x1a8, vec![1])));
+    of("a chip id whose last byte is set", chip, |a| a.body.push((0x1df, vec![1])));
+    of("another chip", chip, |attempt| attempt.body.push((0x1a7, vec![0x5b])));
+    of("chip and certificate both hide the chip", chip, |attempt| {
+        attempt.shape.extensions[6].1 = vec![0; 8];
+        attempt.body.push((0x1a0, vec![0; 8]));
+    });
+    of("a model without a floor", &["snp.tcb_floor"], |a| a.body.push((0x189, vec![0x11])));
+    for field in TCB_FIELDS {
+        for gap in 4..7 {
+            let title = format!("a Turin: reserved byte {gap} of the tcb at {field:#x} set");
+            add(all, title, &["origin.tcb_reserved"], move |attempt| {
+                turin(attempt);
+                attempt.body.push((field + gap, vec![1]));
+            });
+        }
+    }
 }
 
 fn guest_attacks(all: &mut Attacks) {
@@ -594,6 +701,7 @@ fn attacks() -> Attacks {
     limit_attacks(&mut all);
     revocation_attacks(&mut all);
     vlek_attacks(&mut all);
+    turin_attacks(&mut all);
     guest_attacks(&mut all);
     platform_attacks(&mut all);
     policy_attacks(&mut all);
@@ -680,9 +788,12 @@ fn accepts_a_report_that_meets_every_check_there_is() {
 }
 
 #[test]
-fn accepts_the_golden_report_and_the_golden_vlek() {
+fn accepts_the_golden_report_the_golden_vlek_and_the_golden_turin() {
     let golden: [&str; 0] = [];
     assert_eq!(Attempt::golden().reasons(), golden);
+    let mut attempt = Attempt::golden();
+    turin(&mut attempt);
+    assert_eq!(attempt.reasons(), golden);
     let mut attempt = Attempt::golden();
     vlek(&mut attempt);
     attempt.policy.push(("snp.signers", "{ require = [\"vlek\"] }".into()));

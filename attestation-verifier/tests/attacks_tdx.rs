@@ -242,6 +242,8 @@ fn certificate_attacks(all: &mut Attacks) {
     add(all, "the PCK CA begins in a second", early, move |a| a.shape.ca_dates = soon);
     add(all, "the TCB signer expired a second ago", expired, move |a| a.shape.signer_dates = past);
     add(all, "the TCB signer begins in a second", early, move |a| a.shape.signer_dates = soon);
+    add(all, "the root expired a second ago", expired, move |a| a.shape.root_dates = past);
+    add(all, "the root begins in a second", early, move |a| a.shape.root_dates = soon);
     let unusable = &["origin.unusable"];
     for name in ["Intel SGX PCK Certificate 2", "Intel SGX TCB Signing", ""] {
         let title = format!("the PCK certificate is called {name:?}");
@@ -389,6 +391,108 @@ fn collateral_attacks(all: &mut Attacks) {
     });
 }
 
+/// The golden collateral as Intel's service hands it out: TCB info, QE identity, their signer with the
+/// root, the root's list and the CA's.
+fn in_pieces(endorsements: &mut Vec<Vec<u8>>) {
+    let whole: Value = serde_json::from_slice(&endorsements[0]).unwrap();
+    let text = |key: &str| whole[key].as_str().unwrap();
+    let document = |name: &str, key: &str| {
+        let signature = text(&format!("{key}_signature"));
+        format!("{{\"{name}\":{},\"signature\":\"{signature}\"}}", text(key)).into_bytes()
+    };
+    *endorsements = vec![
+        document("tcbInfo", "tcb_info"),
+        document("enclaveIdentity", "qe_identity"),
+        text("tcb_info_issuer_chain").into(),
+        hex::decode(text("root_ca_crl")).unwrap(),
+        hex::decode(text("pck_crl")).unwrap(),
+    ];
+}
+
+/// All pieces but one, or one more.
+fn without(all: &mut Vec<Vec<u8>>, at: usize) {
+    in_pieces(all);
+    all.remove(at);
+}
+
+fn beside(all: &mut Vec<Vec<u8>>, more: impl Fn(&[Vec<u8>]) -> Vec<u8>) {
+    in_pieces(all);
+    all.push(more(all));
+}
+
+/// A document with one text for another.
+fn replaced(all: &mut Vec<Vec<u8>>, at: usize, from: &str, to: &str) {
+    in_pieces(all);
+    let text = String::from_utf8(all[at].clone()).unwrap();
+    assert!(text.contains(from));
+    all[at] = text.replacen(from, to, 1).into_bytes();
+}
+
+fn stranger() -> Vec<Vec<u8>> {
+    let mut all = vec![Platform::new(&Shape::default()).collateral];
+    in_pieces(&mut all);
+    all
+}
+
+fn piece_attacks(all: &mut Attacks) {
+    let mut edit = |name: &str, ids: &[&'static str], change: Endorse| {
+        add(all, format!("in pieces: {name}"), ids, move |attempt| {
+            attempt.endorsements = Some(change);
+        });
+    };
+    let missing = &["origin.missing"];
+    edit("no TCB info", missing, |all, _| without(all, 0));
+    edit("no QE identity", missing, |all, _| without(all, 1));
+    edit("no signer", missing, |all, _| without(all, 2));
+    edit("no list of the root", missing, |all, _| without(all, 3));
+    edit("no list of the CA", missing, |all, _| without(all, 4));
+    edit("the PCK CA for the signer", missing, |all, _| {
+        let whole: Value = serde_json::from_slice(&all[0]).unwrap();
+        in_pieces(all);
+        all[2] = whole["pck_crl_issuer_chain"].as_str().unwrap().into();
+    });
+    let surplus = &["origin.surplus"];
+    edit("TCB info twice", surplus, |all, _| beside(all, |all| all[0].clone()));
+    edit("QE identity twice", surplus, |all, _| beside(all, |all| all[1].clone()));
+    edit("the root's list twice", surplus, |all, _| beside(all, |all| all[3].clone()));
+    edit("the whole beside them", surplus, |all, platform| {
+        in_pieces(all);
+        all.push(platform.collateral.clone());
+    });
+    edit("two signers", surplus, |all, _| {
+        let chain = String::from_utf8(stranger().remove(2)).unwrap();
+        let signer = chain[..chain.rfind("-----BEGIN").unwrap()].to_string();
+        beside(all, |_| signer.clone().into_bytes());
+    });
+    edit("another root", &["origin.unknown_root"], |all, _| {
+        in_pieces(all);
+        all[2] = stranger().remove(2);
+    });
+    let forged = &["origin.signature"];
+    edit("TCB info of another hierarchy", forged, |all, _| {
+        in_pieces(all);
+        all[0] = stranger().remove(0);
+    });
+    edit("TCB info changed", forged, |all, _| {
+        replaced(all, 0, "SWHardeningNeeded", "UpToDate");
+    });
+    edit("a space before the TCB info", forged, |all, _| replaced(all, 0, ":{", ": {"));
+    edit("a space after the QE identity", forged, |all, _| {
+        replaced(all, 1, ",\"signature\"", " ,\"signature\"");
+    });
+    let shape = &["shape.endorsement"];
+    edit("TCB info without its signature", shape, |all, _| {
+        replaced(all, 0, ",\"signature\"", ",\"signed\"");
+    });
+    edit("a signature that is not hexadecimal", shape, |all, _| {
+        replaced(all, 1, ",\"signature\":\"", ",\"signature\":\"x");
+    });
+    edit("text after the signature", shape, |all, _| {
+        in_pieces(all);
+        all[0].push(b'x');
+    });
+}
+
 fn document_attacks(all: &mut Attacks) {
     let kind = &["origin.document"];
     tcb_info(all, "TCB info of SGX", kind, |json| json["id"] = "SGX".into());
@@ -529,6 +633,15 @@ fn attribute_attacks(all: &mut Attacks) {
         let name = format!("xfam bit {bit} flipped");
         body(all, &name, ids, 0x80, &(XFAM ^ (1 << bit)).to_le_bytes());
     }
+    add(
+        all,
+        "a guest of Azure: no attributes, no registers",
+        &["tdx.sept_ve_disable"],
+        |attempt| {
+            put_body(attempt, 0x78, vec![0; 8]);
+            put_body(attempt, 0x148, vec![0; 192]);
+        },
+    );
     body(all, "no challenge answered", &["binding.challenge"], 0x208, &[0; 64]);
     body(all, "another launch blob", &["binding.launch_blob"], 0xb8, &[0]);
     body(all, "no launch blob", &["binding.launch_blob"], 0xb8, &[0; 48]);
@@ -591,6 +704,7 @@ fn attacks() -> Attacks {
     certificate_attacks(&mut all);
     revocation_attacks(&mut all);
     collateral_attacks(&mut all);
+    piece_attacks(&mut all);
     document_attacks(&mut all);
     level_attacks(&mut all);
     attribute_attacks(&mut all);
@@ -632,6 +746,9 @@ fn accepts_the_golden_quote_of_each_version_and_body() {
         (attempt.shape.version, attempt.shape.body_type) = (version, body_type);
         assert_eq!(attempt.reasons(), golden, "{version} {body_type}");
     }
+    let mut attempt = Attempt::default();
+    attempt.shape.ca_name = "Intel SGX PCK Processor CA";
+    assert_eq!(attempt.reasons(), golden);
     for (check, value) in [
         ("tdx.ppid", hex::encode(PPID)),
         ("tdx.platform_instance", hex::encode(INSTANCE)),
@@ -644,6 +761,28 @@ fn accepts_the_golden_quote_of_each_version_and_body() {
         assert_eq!(attempt.reasons(), golden, "{check}");
     }
     assert_ne!(FMSPC, [0; 6]);
+}
+
+#[test]
+fn accepts_collateral_in_pieces_in_any_order() {
+    let golden: [&str; 0] = [];
+    let orders: [Endorse; 3] = [
+        |all, _| in_pieces(all),
+        |all, _| {
+            in_pieces(all);
+            all.reverse();
+        },
+        // With the PCK CA and its root, as the answer with the CA's list has them.
+        |all, _| {
+            let whole: Value = serde_json::from_slice(&all[0]).unwrap();
+            in_pieces(all);
+            all.push(whole["pck_crl_issuer_chain"].as_str().unwrap().into());
+        },
+    ];
+    for (index, order) in orders.into_iter().enumerate() {
+        let attempt = Attempt { endorsements: Some(order), ..Attempt::default() };
+        assert_eq!(attempt.reasons(), golden, "{index}");
+    }
 }
 
 #[test]

@@ -311,6 +311,19 @@ fn rejects_a_device_key_that_was_certified_for_other_hardware_or_firmware() {
     assert_eq!(seen, dice("is missing"));
     let seen = certificate_flaw("key", |spec| spec.extensions.extend(tcb_info(&[firmware])));
     assert_eq!(seen, dice("is there in two forms"));
+    // Blackwell's form, which names no device, on a Hopper and on its switch.
+    let nameless = dice("does not say for which device");
+    let seen = certificate_flaw("key", |spec| spec.extensions = tcb_info(&[firmware]));
+    assert_eq!(seen, nameless);
+    let tcb_info_on_key = |at: &str, spec: &mut Spec| {
+        if at == "key" {
+            spec.extensions = tcb_info(&[firmware]);
+        }
+    };
+    let case = Case::of("LS_10 A01 FSP", "50", &tcb_info_on_key);
+    let report = Report::switch(&case.device, &[]);
+    let evidence = [case.device.evidence(&report)];
+    assert_eq!(flaw(appraise(&case.policy, &evidence, &case.revocations, (0, 1))), nameless);
     for value in [
         vec![],
         vec![0x30, 0],
@@ -946,6 +959,14 @@ fn accepts_an_answer_of_a_responder_that_the_issuer_certified_and_of_no_other() 
         spec.usage = "03020106";
     };
     assert_eq!(flaw(judge(&|lab| &lab.provisioner, &authority)), right);
+    let more = |_: &str, spec: &mut Spec| {
+        spec.extensions.extend(critical_extension("2b0601", &[5, 0]));
+    };
+    let problem = "has a critical extension that this verifier does not know";
+    assert_eq!(flaw(judge(&|lab| &lab.provisioner, &more)), unusable(role, problem));
+    let purpose = critical_extension("551d25", &common::amd::hex("300a06082b06010505070309"));
+    let purpose = judge(&|lab| &lab.provisioner, &|_, spec| spec.extensions.clone_from(&purpose));
+    assert!(purpose.is_ok());
 }
 
 #[test]
@@ -1150,6 +1171,33 @@ fn rejects_a_switch_that_is_unlocked_or_gives_another_id() {
     machine.switches[1].1 = machine.switches[1].1.clone().with(22, Some(&[9; 8]));
     let flaw = Inauthentic::In { place: Place::Device(9), flaw: Inauthentic::Pdi.into() };
     assert_eq!(machine.judge(), Err(flaw.into()));
+}
+
+#[test]
+fn rejects_a_switch_that_names_other_firmware_than_was_certified() {
+    let case = Case::of("LS_10 A01 FSP", "50", &unchanged);
+    let items = [vec![case.lab.sign(&Manifest::switch())], case.revocations.clone()].concat();
+    let judge = |fwid: Option<&[u8]>| {
+        let report = Report::switch(&case.device, &[]).with(20, fwid);
+        appraise(&case.policy, &[case.device.evidence(&report)], &items, (0, 1))
+    };
+    // Switches need not name it, and none that was recorded does.
+    assert!(judge(None).is_ok());
+    assert!(judge(Some(&[0xf0; 48])).is_ok());
+    assert_eq!(flaw(judge(Some(&[0xf1; 48]))), Inauthentic::Fwid);
+    let part = "firmware id";
+    let short = Malformed::Length { part, observed: 47, required: 48 };
+    assert_eq!(malformed(judge(Some(&[0xf0; 47]))), short);
+}
+
+#[test]
+fn rejects_roots_that_the_policy_believes_for_another_place() {
+    let mut case = Case::new();
+    let policy = case.policy.clone();
+    case.policy = policy.replace("platform = \"nvidia\"", "platform = \"nvidia-manifest\"");
+    assert_eq!(flaw(case.golden()), Inauthentic::UnknownRoot);
+    case.policy = policy.replace("platform = \"nvidia-manifest\"", "platform = \"nvidia\"");
+    assert_eq!(manifest_flaw(case.golden()), Inauthentic::UnknownRoot);
 }
 
 #[test]

@@ -275,6 +275,19 @@ fn rejects_a_missing_or_stale_revocation_list() {
 }
 
 #[test]
+fn accepts_the_lack_of_a_list_where_the_policy_says_so_and_no_stale_one() {
+    let judge = |crl: Option<(u64, u64, Vec<u8>)>| {
+        let hierarchy = Hierarchy::new(&Shape { crl, ..Shape::default() });
+        let policy = with(&hierarchy.policy(), "snp.crl", "{ require = \"fresh-if-given\" }");
+        judge_by(&policy, &hierarchy, &hierarchy.report(|_| {}))
+    };
+    assert!(judge(None).is_ok());
+    assert!(judge(Some((NOW, NOW + 1, vec![9]))).is_ok());
+    assert_eq!(ids(judge(Some((NOW - 2, NOW, Vec::new())))), ["snp.crl"]);
+    assert_eq!(ids(judge(Some((NOW + 1, NOW + 2, Vec::new())))), ["snp.crl"]);
+}
+
+#[test]
 fn rejects_a_revoked_intermediate_even_when_the_list_is_stale_or_waived() {
     let mut shape = Shape { crl: Some((NOW - 9, NOW - 8, vec![7, 2])), ..Shape::default() };
     let hierarchy = Hierarchy::new(&shape);
@@ -309,6 +322,37 @@ fn rejects_certificates_out_of_their_dates() {
     let role = Role::Key;
     let late = shaped(|shape| shape.key_dates = (NOW - 2, NOW - 1));
     assert_eq!(late, inauthentic(Inauthentic::Expired { role, now, until: NOW - 1 }));
+}
+
+#[test]
+fn rejects_a_root_out_of_its_dates() {
+    // It is valid for a million seconds on either side.
+    let (first, last) = (NOW - 1_000_000, NOW + 1_000_000);
+    let dates = (first - 1, last + 1);
+    let shape = Shape { ask_dates: dates, key_dates: dates, ..Shape::default() };
+    let hierarchy = Hierarchy::new(&shape);
+    let report = hierarchy.report(|_| {});
+    let policy = with(&hierarchy.policy(), "snp.crl", WAIVED);
+    let endorsements = hierarchy.endorsements();
+    let at = |now| appraise(&policy, Tee::Snp, &report, &endorsements, LAUNCH_BLOB, now);
+    let role = Role::Root;
+    assert!(at(first).is_ok() && at(last).is_ok());
+    let early = Inauthentic::NotYetValid { role, from: first, now: first - 1 };
+    assert_eq!(at(first - 1), inauthentic(early));
+    let late = Inauthentic::Expired { role, now: last + 1, until: last };
+    assert_eq!(at(last + 1), inauthentic(late));
+}
+
+#[test]
+fn rejects_a_root_that_the_policy_believes_for_another_platform() {
+    let hierarchy = Hierarchy::new(&Shape::default());
+    let report = hierarchy.report(|_| {});
+    for platform in ["tdx", "nvidia", "nvidia-manifest"] {
+        let other = format!("platform = \"{platform}\"");
+        let policy = hierarchy.policy().replace("platform = \"snp\"", &other);
+        let verdict = judge_by(&policy, &hierarchy, &report);
+        assert_eq!(verdict, inauthentic(Inauthentic::UnknownRoot), "{platform}");
+    }
 }
 
 #[test]
@@ -482,9 +526,11 @@ fn accepts_a_version_2_report_only_where_the_policy_does() {
         body[0x1f8] = 0;
         body[0x200] = 0;
     });
-    assert_eq!(ids(judge(&hierarchy, &report)), ["snp.report_versions", "snp.tcb_floor"]);
-    let policy = with(&hierarchy.policy(), "snp.report_versions", WAIVED);
-    let policy = with(&policy, "snp.tcb_floor", WAIVED);
+    // Bit 5 of PLATFORM_INFO is set, and says nothing yet.
+    let silent = ["snp.report_versions", "snp.alias_check", "snp.tcb_floor"];
+    assert_eq!(ids(judge(&hierarchy, &report)), silent);
+    let waive = |policy: String, check: &&str| with(&policy, check, WAIVED);
+    let policy = silent.iter().fold(hierarchy.policy(), waive);
     let result = judge_by(&policy, &hierarchy, &report).unwrap();
     let waived = result.waived().iter().find(|waived| waived.check == "snp.tcb_floor").unwrap();
     assert_eq!(waived.because, "for this test");

@@ -146,7 +146,11 @@ fn judge_platform(body: &Body, policy: &Snp, findings: &mut Findings) {
             (false, false) => Some("off, and not demanded by the guest policy".to_string()),
         }
     };
-    policy.alias_check().judge(findings, |_| lacks(PLATFORM_ALIAS_CHECK));
+    policy.alias_check().judge(findings, |_| match body.version {
+        // The bit has a meaning from version 3 on.
+        ..3 => Some(format!("version {} does not report it", body.version)),
+        _ => lacks(PLATFORM_ALIAS_CHECK),
+    });
     policy
         .ciphertext_hiding()
         .judge(findings, |_| lacks_either(PLATFORM_CIPHERTEXT_HIDING, POLICY_CIPHERTEXT_HIDING));

@@ -149,7 +149,7 @@ pub(crate) fn authenticate(device: Device<'_>, root: Root) -> Result<Claims, Ina
     if let Some(label) = device.false_label(kind) {
         return Err(Inauthentic::Label { label });
     }
-    check_firmware(key, identity, kind)?;
+    check_dice(key, identity, chip, kind)?;
     let pdi = pdi(&identity.subject).ok_or(Inauthentic::Unusable {
         role: Role::DeviceIdentity,
         problem: "has no device id in its name",
@@ -178,21 +178,30 @@ pub(crate) fn authenticate(device: Device<'_>, root: Root) -> Result<Claims, Ina
 }
 
 /// The identity key and the firmware that the device key was certified for.
-fn check_firmware(
+fn check_dice(
     key: &Certificate,
     identity: &Certificate,
+    chip: &Chip,
     kind: &Kind,
 ) -> Result<(), Inauthentic> {
     let dice = Dice::read(key)?;
-    if dice.identity_key.is_some_and(|certified| certified != identity.key) {
-        return Err(Inauthentic::DeviceIdentity);
-    }
-    match kind {
-        Kind::Gpu(fields) if fields.fwid.is_some_and(|fwid| fwid != dice.fwid) => {
-            Err(Inauthentic::Fwid)
+    match dice.identity_key {
+        Some(certified) if certified != identity.key => return Err(Inauthentic::DeviceIdentity),
+        // Blackwell's form has no place for it; that of Hopper and its switches has.
+        None if chip.architecture != Architecture::Blackwell => {
+            return Err(dice_error("does not say for which device"));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    let named = match kind {
+        Kind::Gpu(fields) => fields.fwid,
+        Kind::Switch(fields) => fields.fwid,
+    };
+    if named.is_some_and(|fwid| fwid != dice.fwid) { Err(Inauthentic::Fwid) } else { Ok(()) }
+}
+
+fn dice_error(problem: &'static str) -> Inauthentic {
+    Inauthentic::Extension { role: Role::DeviceKey, extension: "dice", problem }
 }
 
 /// What the DICE extension of a device key's certificate says.
@@ -209,8 +218,7 @@ const TCB_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.5.4.1.
 
 impl<'a> Dice<'a> {
     fn read(key: &'a Certificate) -> Result<Self, Inauthentic> {
-        let extension = "dice";
-        let error = |problem| Inauthentic::Extension { role: Role::DeviceKey, extension, problem };
+        let error = dice_error;
         match (key.extension(COMPOSITE_ID), key.extension(TCB_INFO)) {
             (Some(value), None) => Self::read_composite(value).ok_or(error("is not readable")),
             (None, Some(value)) => Self::read_tcb_info(value).ok_or(error("is not readable")),

@@ -13,7 +13,7 @@ use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
 use super::amd::check_dates;
 use super::chain::{Survey, verify_statement};
 use super::x509::minimal;
-use super::{Certificate, Described, Role};
+use super::{BASIC_CONSTRAINTS, Certificate, Described, KEY_USAGE, Role};
 use crate::evidence::Inauthentic;
 use crate::wire::asn1::{self, Walker, only};
 
@@ -109,9 +109,9 @@ impl Answer {
         })
     }
 
-    /// What the answer says about `certificate`; none if it is about others.
-    pub(crate) fn about(&self, certificate: &Certificate, issuer: &Certificate) -> Option<&Single> {
-        self.singles.iter().find(|one| one.names(certificate, issuer))
+    /// All that the answer says about `certificate`; nothing if it is about others.
+    pub(crate) fn about(&self, certificate: &Certificate, issuer: &Certificate) -> Vec<&Single> {
+        self.singles.iter().filter(|one| one.names(certificate, issuer)).collect()
     }
 
     /// What it says about each certificate, by serial number.
@@ -172,6 +172,10 @@ fn check_responder(
     verify_statement(&responder.algorithm, issuer, &responder.tbs, &responder.signature)
         .ok_or(Inauthentic::Signature { over: role.name() })?;
     check_dates(role, responder, now)?;
+    if responder.critical_beyond(&[BASIC_CONSTRAINTS, KEY_USAGE, EXTENDED_KEY_USAGE]) {
+        let problem = "has a critical extension that this verifier does not know";
+        return Err(Inauthentic::Unusable { role, problem });
+    }
     if responder.extension(EXTENDED_KEY_USAGE) != Some(OCSP_SIGNING) || responder.is_authority() {
         return Err(Inauthentic::Unusable { role, problem: "may not answer for its issuer" });
     }

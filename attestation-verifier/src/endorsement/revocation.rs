@@ -62,14 +62,17 @@ impl Revocations {
             windows.0.push((list.this_update, Some(list.next_update)));
         }
         for answer in &self.answers {
-            let Some(single) = answer.about(certificate, issuer) else {
+            let singles = answer.about(certificate, issuer);
+            if singles.is_empty() {
                 continue;
-            };
+            }
             answer.verify(issuer, now, survey)?;
-            match single.status {
-                Status::Good => windows.0.push((single.this_update, single.next_update)),
-                Status::Revoked => return Err(Inauthentic::Revoked { role }),
-                Status::Unknown => {}
+            for single in singles {
+                match single.status {
+                    Status::Good => windows.0.push((single.this_update, single.next_update)),
+                    Status::Revoked => return Err(Inauthentic::Revoked { role }),
+                    Status::Unknown => {}
+                }
             }
         }
         Ok(windows)

@@ -209,6 +209,8 @@ fn vbios([b0, b1, b2, b3, b4, ..]: [u8; 8]) -> String {
 pub(crate) struct SwitchFields {
     pub(crate) bios: Option<String>,
     pub(crate) device_pdi: Option<[u8; 8]>,
+    /// Not every BIOS reports it.
+    pub(crate) fwid: Option<[u8; 48]>,
     pub(crate) gpu_pdis: Vec<[u8; 8]>,
     pub(crate) locked: Option<u16>,
     pub(crate) unknown: Vec<u16>,
@@ -224,6 +226,7 @@ impl SwitchFields {
         Ok(Self {
             bios: fields.text(6, "bios version")?.map(|bios| bios.to_ascii_uppercase()),
             device_pdi: fields.array(22, "device id")?,
+            fwid: fields.array(20, "firmware id")?,
             gpu_pdis: gpu_pdis.copied().collect(),
             locked: fields.array(25, "lock status")?.map(u16::from_le_bytes),
             unknown: fields.unknown(&Self::KNOWN),

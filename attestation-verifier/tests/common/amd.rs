@@ -13,8 +13,12 @@ use ring::signature::{
 pub const NOW: u64 = 1_780_000_000;
 pub const LAUNCH_BLOB: &[u8] = b"launch blob";
 
-const PSS: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402020500a11c301a06092a\
+pub const PSS: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402020500a11c301a06092a\
                    864886f70d010108300d06096086480165030402020500a203020130";
+/// The same with 32 bytes of salt.
+pub const PSS_SHORT_SALT: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402020500\
+                                  a11c301a06092a864886f70d010108300d06096086480165030402020500a2\
+                                  03020120";
 const RSA: &str = "300d06092a864886f70d0101010500";
 const P384: &str = "301006072a8648ce3d020106052b81040022";
 const CHIP: [u8; 64] = [0x5a; 64];
@@ -28,6 +32,10 @@ pub struct Shape {
     pub ask_dates: (u64, u64),
     pub key_dates: (u64, u64),
     pub ask_is_authority: bool,
+    /// What the intermediate certificate, the key's and the list say they are signed with.
+    pub algorithms: [&'static str; 3],
+    /// Further extensions of the intermediate certificate, the key's and the list, in DER.
+    pub further: [Vec<u8>; 3],
     /// OID arcs after 1.3.6.1.4.1.3704.1 (in hex) and extension values.
     pub extensions: Vec<(&'static str, Vec<u8>)>,
     pub crl: Option<(u64, u64, Vec<u8>)>,
@@ -45,6 +53,8 @@ impl Default for Shape {
             ask_dates: (NOW - 1000, NOW + 1000),
             key_dates: (NOW - 1000, NOW + 1000),
             ask_is_authority: true,
+            algorithms: [PSS; 3],
+            further: [const { Vec::new() }; 3],
             extensions: vec![
                 ("01", number(0)),
                 ("02", [&[0x16, 5][..], b"Genoa"].concat()),
@@ -80,16 +90,18 @@ impl Hierarchy {
             decade,
             &rsa_spki(ark_key),
             &authority(true),
-            ark_key,
+            (ark_key, PSS),
         );
+        let [ask_algorithm, key_algorithm, crl_algorithm] = shape.algorithms;
+        let [ask_further, key_further, crl_further] = &shape.further;
         let ask_signer = if shape.ask_signed_by_itself { ask_key } else { ark_key };
         let ask = certificate(
             (shape.ark_name, shape.ask_name),
             2,
             shape.ask_dates,
             &rsa_spki(ask_key),
-            &authority(shape.ask_is_authority),
-            ask_signer,
+            &[authority(shape.ask_is_authority), ask_further.clone()].concat(),
+            (ask_signer, ask_algorithm),
         );
         let spki = seq(&[&hex(P384), &bits(key.public_key().as_ref())]);
         let extensions: Vec<u8> = shape
@@ -100,11 +112,14 @@ impl Hierarchy {
                 seq(&[&tlv(0x06, &id), &tlv(0x04, value)])
             })
             .collect();
+        let extensions = [extensions, key_further.clone()].concat();
         let names = (shape.ask_name, shape.key_name);
-        let vcek = certificate(names, 0, shape.key_dates, &spki, &extensions, ask_key);
+        let signer = (ask_key, key_algorithm);
+        let vcek = certificate(names, 0, shape.key_dates, &spki, &extensions, signer);
         let crl_signer = if shape.crl_by_ask { ask_key } else { ark_key };
         let crl = shape.crl.as_ref().map(|(this, next, serials)| {
-            revocation_list(shape.ark_name, (*this, *next), serials, crl_signer)
+            let signer = (crl_signer, crl_algorithm);
+            revocation_list(shape.ark_name, (*this, *next), serials, crl_further, signer)
         });
         Self { ark, ask, vcek, crl, key }
     }
@@ -193,39 +208,49 @@ fn certificate(
     (from, until): (u64, u64),
     spki: &[u8],
     extensions: &[u8],
-    signer: &RsaKeyPair,
+    (signer, algorithm): (&RsaKeyPair, &str),
 ) -> Vec<u8> {
     let tbs = seq(&[
         &tlv(0xa0, &tlv(0x02, &[2])),
         &tlv(0x02, &[serial]),
-        &hex(PSS),
+        &hex(algorithm),
         &name(issuer),
         &seq(&[&time(from), &time(until)]),
         &name(subject),
         spki,
         &tlv(0xa3, &seq(&[extensions])),
     ]);
-    signed(&tbs, signer)
+    signed(&tbs, signer, algorithm)
 }
 
 fn revocation_list(
     issuer: &str,
     (this, next): (u64, u64),
     serials: &[u8],
-    signer: &RsaKeyPair,
+    extensions: &[u8],
+    (signer, algorithm): (&RsaKeyPair, &str),
 ) -> Vec<u8> {
     let entries: Vec<u8> =
         serials.iter().flat_map(|serial| seq(&[&tlv(0x02, &[*serial]), &time(this)])).collect();
     let entries = if entries.is_empty() { Vec::new() } else { seq(&[&entries]) };
-    let tbs =
-        seq(&[&tlv(0x02, &[1]), &hex(PSS), &name(issuer), &time(this), &time(next), &entries]);
-    signed(&tbs, signer)
+    let extensions =
+        if extensions.is_empty() { Vec::new() } else { tlv(0xa0, &seq(&[extensions])) };
+    let tbs = seq(&[
+        &tlv(0x02, &[1]),
+        &hex(algorithm),
+        &name(issuer),
+        &time(this),
+        &time(next),
+        &entries,
+        &extensions,
+    ]);
+    signed(&tbs, signer, algorithm)
 }
 
-fn signed(tbs: &[u8], signer: &RsaKeyPair) -> Vec<u8> {
+fn signed(tbs: &[u8], signer: &RsaKeyPair, algorithm: &str) -> Vec<u8> {
     let mut signature = vec![0; signer.public().modulus_len()];
     signer.sign(&RSA_PSS_SHA384, &SystemRandom::new(), tbs, &mut signature).unwrap();
-    seq(&[tbs, &hex(PSS), &bits(&signature)])
+    seq(&[tbs, &hex(algorithm), &bits(&signature)])
 }
 
 fn authority(yes: bool) -> Vec<u8> {

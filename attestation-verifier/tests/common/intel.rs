@@ -41,6 +41,7 @@ pub struct Shape {
     pub pck_dates: (u64, u64),
     pub ca_dates: (u64, u64),
     pub signer_dates: (u64, u64),
+    pub root_dates: (u64, u64),
     pub ca_is_authority: bool,
     pub pck_by: By,
     pub fmspc: [u8; 6],
@@ -82,6 +83,7 @@ impl Default for Shape {
             pck_dates: dates,
             ca_dates: dates,
             signer_dates: dates,
+            root_dates: (NOW - 1_000_000, NOW + 1_000_000),
             ca_is_authority: true,
             pck_by: By::Ca,
             fmspc: FMSPC,
@@ -132,12 +134,19 @@ impl Platform {
             ]
             .concat()
         };
-        let decade = (NOW - 1_000_000, NOW + 1_000_000);
         let root_name = "Intel SGX Root CA";
         let certify = |subject, serial, dates, key: &Key, extensions: &[u8], issuer, by: By| {
             certificate((issuer, subject), serial, dates, key, extensions, keys.of(by))
         };
-        let root = certify(root_name, 1, decade, &keys.root, &authority(true), root_name, By::Root);
+        let root = certify(
+            root_name,
+            1,
+            shape.root_dates,
+            &keys.root,
+            &authority(true),
+            root_name,
+            By::Root,
+        );
         let ca = certify(
             shape.ca_name,
             2,

@@ -605,6 +605,8 @@ pub struct Ocsp<'a> {
     /// Of the digest in the certificate's id.
     pub hash: &'static ring::digest::Algorithm,
     pub singles: usize,
+    /// What it says of the same certificate after that, if it says more.
+    pub then: Vec<u8>,
     pub forged: bool,
 }
 
@@ -618,6 +620,7 @@ impl<'a> Ocsp<'a> {
             window: (NOW - 10, Some(NOW + 10)),
             hash: &ring::digest::SHA384,
             singles: 1,
+            then: Vec::new(),
             forged: false,
         }
     }
@@ -643,13 +646,15 @@ impl<'a> Ocsp<'a> {
             &tlv(0x02, &self.of.serial),
         ]);
         let next = self.window.1.map(|next| tlv(0xa0, &generalized(next))).unwrap_or_default();
-        let single = seq(&[&id, &self.status, &generalized(self.window.0), &next]);
+        let single = |status: &[u8]| seq(&[&id, status, &generalized(self.window.0), &next]);
+        let then = if self.then.is_empty() { Vec::new() } else { single(&self.then) };
+        let singles = [single(&self.status).repeat(self.singles), then].concat();
         let signer = self.responder.unwrap_or(self.issuer);
         let nonce = extension("2b0601050507300102", &tlv(0x04, &[7; 16]));
         let data = seq(&[
             &tlv(0xa1, &signer.name),
             &generalized(self.window.0),
-            &seq(&[&single.repeat(self.singles)]),
+            &seq(&[&singles]),
             &tlv(0xa1, &seq(&[&nonce])),
         ]);
         let stranger = Key::new();
