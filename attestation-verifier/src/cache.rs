@@ -1,17 +1,16 @@
 //! Endorsements that were verified once need not be verified again.
 //!
 //! A [`Cache`] belongs to the caller, and lives only in its memory: what is in it is believed, so it
-//! has no other way in than an appraisal. An entry is found by the digest of everything its verdict
-//! depends on but time — the policy with its roots, every endorsement, and for a quote what Intel's
-//! rules read of it — and only within the time in which all of its certificates and lists are valid.
+//! has no other way in than an appraisal. An entry is found by everything its verdict depends on but
+//! time — the policy with its roots, by digest; every endorsement, byte for byte; and for a quote what
+//! Intel's rules read of it — and only within the time in which all of its certificates and lists are
+//! valid. A digest of the endorsements would say no more, and cost more than comparing them.
 //! What depends on the policy's view of the present, as a revocation list's freshness does, is judged
 //! each time.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-use measurement::digest::sha256;
 
 use crate::appraise::Vouched;
 use crate::endorsement::{amd, intel};
@@ -26,7 +25,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache of at most `limit` entries, each of some kilobytes.
+    /// An empty cache of at most `limit` entries, each about as large as its endorsements.
     pub fn new(limit: usize) -> Self {
         Self { entries: BTreeMap::new(), order: VecDeque::new(), limit }
     }
@@ -52,7 +51,7 @@ impl Cache {
         if self.limit == 0 {
             return;
         }
-        if self.entries.insert(key, Entry { valid, held }).is_none() {
+        if self.entries.insert(key.clone(), Entry { valid, held }).is_none() {
             self.order.push_back(key);
         }
         while self.entries.len() > self.limit
@@ -79,24 +78,22 @@ pub(crate) enum Held {
     Tdx(Root, intel::Verdict),
 }
 
-/// Digest of all that a verdict depends on.
-#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Key([u8; 32]);
+/// All that a verdict depends on, framed by lengths: two are equal when every part is.
+#[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Key(Arc<Vec<u8>>);
 
 impl Key {
     pub(crate) fn of(policy: &AppraisalPolicy, endorsements: &[&[u8]], judged: &[u8]) -> Self {
         let total: usize = endorsements.iter().map(|item| item.len().saturating_add(8)).sum();
         let mut framed = Vec::with_capacity(total.saturating_add(judged.len()).saturating_add(128));
         let policy = policy.digest();
-        let parts = [LABEL, policy.as_bytes(), judged];
+        let parts = [policy.as_bytes(), judged];
         for part in parts.into_iter().chain(endorsements.iter().copied()) {
             // No length of a slice exceeds a u64.
             let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
             framed.extend_from_slice(&len.to_be_bytes());
             framed.extend_from_slice(part);
         }
-        Self(sha256(&framed))
+        Self(Arc::new(framed))
     }
 }
-
-const LABEL: &[u8] = b"cloister/endorsement-cache/v1";
