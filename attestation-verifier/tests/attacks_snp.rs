@@ -503,6 +503,19 @@ fn vlek_attacks(all: &mut Attacks) {
         accepted(attempt, "CN=cloud");
         attempt.shape.extensions[6].1[0] = 0x0c;
     });
+    add(
+        all,
+        "a vlek's provider that is longer than it says",
+        &["origin.extension"],
+        move |attempt| {
+            accepted(attempt, "CN=cloud");
+            attempt.shape.extensions[6].1[1] = 7;
+        },
+    );
+    add(all, "a vlek's provider that is not ASCII", &["origin.extension"], move |attempt| {
+        accepted(attempt, "CN=cloud");
+        attempt.shape.extensions[6].1.splice(7..9, "é".bytes());
+    });
     add(all, "a vlek where the job lists chips", &["snp.chip_id"], move |attempt| {
         accepted(attempt, "CN=cloud");
         let zero = format!("{{ require = [\"{}\"] }}", "00".repeat(64));

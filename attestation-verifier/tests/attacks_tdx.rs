@@ -15,7 +15,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::amd::{LAUNCH_BLOB, NOW};
+use attestation_verifier::appraise::Rejection;
+use common::amd::{Hierarchy, LAUNCH_BLOB, NOW};
 use common::intel::{By, FMSPC, INSTANCE, PPID, Platform, Shape};
 use common::{appraise, reasons, with};
 use measurement::manifest::Tee;
@@ -605,6 +606,7 @@ fn level_attacks(all: &mut Attacks) {
     add(all, "a revoked module now", &["origin.tcb_revoked"], relaunch(good, [5, 1, 4]));
     add(all, "a module now that no identity names", none, relaunch(good, [11, 9, 4]));
     add(all, "microcode now below every level", none, relaunch(good, [11, 1, 1]));
+    add(all, "older microcode now than at launch", old, relaunch(good, [11, 1, 3]));
 }
 
 fn attribute_attacks(all: &mut Attacks) {
@@ -761,6 +763,58 @@ fn accepts_the_golden_quote_of_each_version_and_body() {
         assert_eq!(attempt.reasons(), golden, "{check}");
     }
     assert_ne!(FMSPC, [0; 6]);
+}
+
+/// Both levels of a platform that was relaunched, whichever is the worse.
+#[test]
+fn names_an_advisory_of_launch_and_of_now_once() {
+    let mut attempt = Attempt::default();
+    (attempt.shape.version, attempt.shape.body_type) = (5, 3);
+    put_body(&mut attempt, 0, vec![11, 1, 3]);
+    put_body(&mut attempt, 0x248, vec![12, 1, 3]);
+    let platform = Platform::new(&attempt.shape);
+    let (policy, items) = (platform.policy(), [platform.collateral.clone()]);
+    let verdict = appraise(&policy, Tee::Tdx, &platform.quote, &items, LAUNCH_BLOB, NOW);
+    let Err(Rejection::Unacceptable(findings)) = verdict else { panic!("{verdict:?}") };
+    let advisories = findings.as_slice().iter().find(|finding| finding.id() == "tdx.advisories");
+    assert_eq!(advisories.unwrap().observed(), "INTEL-SA-01397");
+}
+
+#[test]
+fn says_which_field_of_a_document_is_of_another_kind() {
+    let flaw = |edit: fn(&mut Attempt)| {
+        let mut attempt = Attempt::default();
+        edit(&mut attempt);
+        let platform = Platform::new(&attempt.shape);
+        let (policy, items) = (platform.policy(), [platform.collateral.clone()]);
+        let verdict = appraise(&policy, Tee::Tdx, &platform.quote, &items, LAUNCH_BLOB, NOW);
+        verdict.unwrap_err().to_string()
+    };
+    let sgx = flaw(|attempt| {
+        attempt.shape.tcb_info.push(document(|json| json["tcbType"] = 1.into()));
+    });
+    assert!(sgx.ends_with("tcb info has tcbType 1, required 0"), "{sgx}");
+    let typed = flaw(|attempt| {
+        attempt.shape.qe_identity.push(document(|json| json["tcbType"] = 0.into()));
+    });
+    assert!(typed.ends_with("qe identity has tcbType 0, required absent"), "{typed}");
+}
+
+/// Whatever is Intel's beside a report of AMD's, whole or in pieces, one piece alone too.
+#[test]
+fn refuses_endorsements_of_intel_beside_a_report_of_amd() {
+    let golden: [&str; 0] = [];
+    let amd = Hierarchy::new(&common::amd::Shape::default());
+    let report = amd.report(|_| ());
+    let judge = |more: &[Vec<u8>]| {
+        let items = [&amd.endorsements(), more].concat();
+        reasons(&appraise(&amd.policy(), Tee::Snp, &report, &items, LAUNCH_BLOB, NOW))
+    };
+    assert_eq!(judge(&[]), golden);
+    let mut pieces = stranger();
+    assert_eq!(judge(&[Platform::new(&Shape::default()).collateral]), ["origin.surplus"]);
+    assert_eq!(judge(&pieces[..1]), ["origin.surplus"]);
+    assert_eq!(judge(&pieces.split_off(1)[..1]), ["origin.surplus"]);
 }
 
 #[test]

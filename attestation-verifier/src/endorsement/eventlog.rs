@@ -231,6 +231,15 @@ mod tests {
             let log = [&events[..], &event.repeat(count)].concat();
             EventLog::read(&log).map(|_| ())
         };
+        for (filling, read) in [
+            (&[0; 8][..], Ok(())),
+            (&[0xff; 8], Ok(())),
+            (&[0, 0xff], Err("an event log cut short")),
+            (&[1; 8], Err("an event log cut short")),
+        ] {
+            let area = [&events[..], filling].concat();
+            assert_eq!(EventLog::read(&area).map(|_| ()), read, "{filling:x?}");
+        }
         assert_eq!(log(EVENT_LIMIT - 1), Ok(()));
         assert_eq!(log(EVENT_LIMIT), Err("more events than any honest log has"));
     }

@@ -15,9 +15,6 @@ use crate::root::Anchor;
 pub(super) fn whole(endorsements: &Endorsements) -> Result<Option<&Collateral>, Inauthentic> {
     let surplus = |role| Err(Inauthentic::Surplus { role });
     let collateral = match endorsements.collateral.as_slice() {
-        [] if endorsements.documents.is_empty() => {
-            return Err(Inauthentic::Missing { role: Role::TcbSigner });
-        }
         [] => return Ok(None),
         [collateral] => collateral,
         _ => return surplus(Role::TcbSigner),
