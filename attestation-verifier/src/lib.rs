@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod advice;
 pub mod appraise;
 pub mod cache;
 pub mod ear;

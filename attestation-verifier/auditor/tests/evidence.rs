@@ -106,6 +106,16 @@ fn says_in_words_what_it_found_and_what_it_was_not_asked() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(json(&output)["format"], "reject");
     assert_eq!(json(&output)["findings"][0]["id"], "binding.report_data");
+    let said = out(&run(
+        arguments(&root, &case(&root, "snp/turin-v5-azure")),
+        &["--report-data", &challenge],
+    ));
+    let [verdict, finding, advice, ..] = said.lines().collect::<Vec<_>>()[..] else {
+        panic!("{said}")
+    };
+    assert_eq!(verdict, "rejected  evidence");
+    assert!(finding.starts_with("  finding      binding.report_data is "), "{said}");
+    assert!(advice.starts_with("    do         replayed or misrouted: ask for new"), "{said}");
 }
 
 #[test]

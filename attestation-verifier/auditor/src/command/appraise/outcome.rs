@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use attestation_verifier::advice::advice;
 use attestation_verifier::appraise::{AttestationResult, DeviceResult, Finding, Rejection};
 use attestation_verifier::policy::Waived;
 use attestation_verifier::receipt::describe;
@@ -96,6 +97,9 @@ impl Outcome {
             if word == "accepted" { self.accepted() } else { format!("{word}  evidence\n") };
         for finding in self.findings() {
             text.push_str(&format!("  finding      {finding}\n"));
+            if let Some(advice) = advice(finding.id()) {
+                text.push_str(&format!("    do         {advice}\n"));
+            }
         }
         for check in &self.not_judged {
             text.push_str(&format!("  not judged   {check}: nothing was asked for\n"));
